@@ -1,0 +1,1 @@
+"""The small model and the clips that ship with the program."""

@@ -1,0 +1,1 @@
+"""From segments of text and embeddings to streamed tokens."""

@@ -1,0 +1,1 @@
+"""From frames to embeddings that a language model can read."""

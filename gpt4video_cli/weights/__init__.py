@@ -1,0 +1,1 @@
+"""Model cards, and where the weights that they name are found."""
