@@ -1,0 +1,85 @@
+"""Frames to an H.264 mp4 that every player opens.
+
+T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+
+def write_mp4(
+    path: str | Path,
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: float | Fraction,
+    *,
+    crf: int = 18,
+    preset: str = "veryfast",
+    threads: int = 0,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write ``frames`` (uint8 [T, H, W, 3], RGB 0-255, or an iterator of [H, W, 3]) as H.264 yuv420p, BT.601 limited.
+
+    ``fps`` is frames per second and may be a fraction. yuv420p needs even sizes: an odd width or height gets one more
+    column or row, a copy of the last. ``threads=1`` saves x264's thread start-up, most of the time of a tiny clip.
+    The file is written whole: a temporary name beside it, flushed to disk, renamed. Returns the path.
+    """
+    import av
+
+    target = Path(path)
+    rate = Fraction(fps).limit_denominator(100_000)
+    if rate <= 0:
+        raise ValueError(f"fps is {fps}; it must be above 0")
+    pictures = iter(frames)
+    first = next(pictures, None)
+    if first is None:
+        raise ValueError(f"no frames to write to {target}")
+    height, width = _checked(first, None)[:2]
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        # "file:" keeps a name with a colon from being read as a protocol.
+        flags = {"movflags": "+faststart" + ("+use_metadata_tags" if metadata else "")}
+        with av.open(f"file:{temporary.absolute()}", "w", format="mp4", options=flags) as container:
+            container.metadata.update(metadata or {})
+            # Threads belong to the encoder's private options too: x264 starts its own lookahead thread otherwise.
+            options = {"crf": str(crf), "preset": preset}
+            if threads == 1:
+                options["x264-params"] = "threads=1:lookahead-threads=1:sliced-threads=0"
+            stream = container.add_stream("libx264", rate=rate, options=options)
+            stream.width, stream.height = width + width % 2, height + height % 2
+            stream.pix_fmt = "yuv420p"
+            stream.thread_count = threads
+            for picture in chain((first,), pictures):
+                _checked(picture, (height, width, 3))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(_even(picture), format="rgb24")))
+            container.mux(stream.encode(None))
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _checked(picture: np.ndarray, shape: tuple[int, int, int] | None) -> tuple[int, ...]:
+    """The shape of ``picture``, which must be uint8 [H, W, 3] and, after the first, of the first one's shape."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise ValueError(f"a frame must be uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")
+    if shape is not None and picture.shape != shape:
+        raise ValueError(f"frames differ in shape: {list(shape)} and {list(picture.shape)}")
+    return picture.shape
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    """[H, W, 3] with its last row and column repeated where H or W is odd."""
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(picture)
