@@ -1,1 +1,1 @@
-"""From frames to embeddings that a language model can read."""
+"""Frames to embeddings: visual encoder, abstractor, prompt templates, and the loading of a whole model folder."""

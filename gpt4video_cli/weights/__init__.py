@@ -1,1 +1,1 @@
-"""Model cards, and where the weights that they name are found."""
+"""Model cards, where models are found, and conversion from public checkpoint formats."""

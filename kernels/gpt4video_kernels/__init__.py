@@ -1,1 +1,1 @@
-"""Fused kernels, each with its plain reference."""
+"""Fused kernels of gpt4video, each with its plain reference. Importing this package imports nothing heavy."""
