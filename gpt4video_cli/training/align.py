@@ -1,0 +1,121 @@
+"""Stage 1, align: visual encoder and language model frozen; the abstractor with its projection learns to be read.
+
+Letters: B dialogues, L tokens, N video tokens, T frames, P patches, D_v and D_llm widths.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt4video_cli.model.abstractor import Abstractor
+from gpt4video_cli.model.visual_encoder import VisualEncoder
+from gpt4video_cli.shapeworld.dialogues import watching, watching_two
+from gpt4video_cli.training.clips import scene_at
+from gpt4video_cli.training.examples import IGNORED, Example, collate, encode_dialogue
+from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
+
+
+@torch.no_grad()
+def precompute_features(encoder: VisualEncoder, frames: NDArray[np.uint8]) -> Tensor:
+    """Features of the frozen encoder, bfloat16 ``[n, T, 1+P, D_v]``, of frames uint8 ``[n, T, S, S, 3]``."""
+    config = PreprocessConfig.square(encoder.config.image_size)
+    parts = []
+    for start in range(0, len(frames), 64):
+        chunk = np.ascontiguousarray(frames[start : start + 64])
+        pixels = preprocess(chunk.reshape(-1, *chunk.shape[2:]), config)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = encoder(pixels)
+        parts.append(features.to(torch.bfloat16).unflatten(0, chunk.shape[:2]))
+    return torch.cat(parts)
+
+
+def draw_dialogues(
+    tokenizer: Tokenizer, count: int, clips: int, video_tokens: int, rng: random.Random, *, seed: int
+) -> list[tuple[Example, tuple[int, ...]]]:
+    """``count`` dialogues about one or two of the ``clips``, with the clips' indices."""
+    made = []
+    for _ in range(count):
+        first, second = rng.randrange(clips), rng.randrange(clips)
+        if rng.random() < 0.12:
+            dialogue = watching_two(rng, scenes=(scene_at(seed, first), scene_at(seed, second)), turns=6)
+            indices: tuple[int, ...] = (first, second)
+        else:
+            dialogue = watching(rng, scene=scene_at(seed, first), turns=rng.randint(5, 8))
+            indices = (first,)
+        made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), indices))
+    return made
+
+
+def answer_loss(language_model: Any, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Equation (5): mean negative log likelihood of the assistant's tokens, given everything before each.
+
+    ``embeddings`` float ``[B, L, D_llm]``, ``labels`` int64 ``[B, L]`` with ``IGNORED`` where nothing is learned. Only
+    the positions that count go through the output layer.
+    """
+    hidden = language_model.model(inputs_embeds=embeddings).last_hidden_state
+    counts = labels[:, 1:] != IGNORED
+    logits = language_model.lm_head(hidden[:, :-1][counts])
+    return F.cross_entropy(logits.float(), labels[:, 1:][counts])
+
+
+def align(
+    abstractor: Abstractor,
+    language_model: Any,
+    tokenizer: Tokenizer,
+    features: Tensor,
+    options: LoopOptions,
+    *,
+    folder: Path,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Train ``abstractor`` in place on ``features`` of the training clips; the language model stays as it is."""
+    language_model.requires_grad_(False).eval()
+    abstractor.requires_grad_(True).train()
+    pools: dict[int, list[list[tuple[Example, tuple[int, ...]]]]] = {}
+    tokens = abstractor.config.tokens
+
+    def loss_of(step: int) -> Tensor:
+        pool, place = divmod(step, 8)
+        if pool not in pools:
+            rng = random.Random(f"align/{seed}/{pool}")
+            drawn = draw_dialogues(tokenizer, batch_size * 8, len(features), tokens, rng, seed=seed)
+            drawn.sort(key=lambda pair: len(pair[0].ids))
+            batches = [drawn[i * batch_size : (i + 1) * batch_size] for i in range(8)]
+            rng.shuffle(batches)
+            pools.clear()
+            pools[pool] = batches
+        batch = pools[pool][place]
+        ids, labels, _ = collate([example for example, _ in batch])
+        shown = [clip for _, clips in batch for clip in clips]
+        with torch.autocast("cpu", torch.bfloat16):
+            video = abstractor(features[shown].float())
+            embeddings = language_model.get_input_embeddings()(ids)
+            embeddings = with_video(embeddings, [e for e, _ in batch], video)
+            return answer_loss(language_model, embeddings, labels)
+
+    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="align")
+
+
+def with_video(embeddings: Tensor, examples: list[Example], video: Tensor) -> Tensor:
+    """Put ``video`` ``[clips, N, D_llm]`` where the examples have their clips, in ``embeddings`` ``[B, L, D_llm]``."""
+    # Gradients must reach the video tokens, so positions are gathered and written once, out of place.
+    rows, columns = [], []
+    for row, example in enumerate(examples):
+        for start, _scene in example.clips:
+            rows.append(row)
+            columns.append(start)
+    offsets = torch.arange(video.shape[1])
+    row_index = torch.tensor(rows)[:, None].expand(-1, video.shape[1])
+    column_index = torch.tensor(columns)[:, None] + offsets
+    return embeddings.index_put((row_index, column_index), video.to(embeddings.dtype))

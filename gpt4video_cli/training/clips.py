@@ -1,0 +1,57 @@
+"""ShapeWorld clips for training: drawn, written as real mp4 files, read back by the program's own reader.
+
+Letters: n clips, T frames, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4video_cli.shapeworld.render import render_clip
+from gpt4video_cli.shapeworld.scene import Scene, sample_scene
+from gpt4video_cli.video.decode import read_clip
+from gpt4video_cli.video.preprocess import PreprocessConfig, resize_and_crop
+from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.writer import write_mp4
+
+
+def scene_at(seed: int, index: int) -> Scene:
+    """Scene number ``index`` of the training clips."""
+    return sample_scene(random.Random(f"clips/{seed}/{index}"))
+
+
+def film_scene(path: Path, scene: Scene, rng: random.Random, *, side: int | None = None) -> None:
+    """Write ``scene`` as an mp4 of 1 to 3 seconds; size, frame rate and compression vary as ``rng`` says."""
+    side = side or rng.choice((64, 80, 96, 96, 128))
+    frames = render_clip(scene, side=side, frames=rng.randint(12, 24))
+    write_mp4(path, frames, fps=rng.choice((8, 10, 12)), crf=rng.choice((16, 20, 24, 28)), preset="ultrafast")
+
+
+def sampled_frames(count: int, *, frames: int, side: int, seed: int, cache: Path) -> NDArray[np.uint8]:
+    """What the reader sees of ``count`` clips: uint8 ``[count, frames, side, side, 3]``, kept at ``cache`` (npy)."""
+    if cache.exists():
+        return np.load(cache, mmap_mode="r")  # type: ignore[no-any-return]
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_suffix(".partial.npy")
+    shape = (count, frames, side, side, 3)
+    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+    plan, config, started = SamplingPlan(frames=frames), PreprocessConfig.square(side), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        for i in range(count):
+            film_scene(path, scene_at(seed, i), random.Random(f"film/{seed}/{i}"))
+            kept[i] = resize_and_crop(read_clip(str(path), plan, min_side=2 * side).frames, config)
+            path.unlink()
+            if (i + 1) % 500 == 0:
+                print(f"clips {i + 1}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    kept.flush()
+    os.replace(partial, cache)
+    return np.load(cache, mmap_mode="r")  # type: ignore[no-any-return]
