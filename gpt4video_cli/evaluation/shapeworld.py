@@ -106,10 +106,13 @@ def evaluate(assistant: Assistant, clips: int, *, report: bool = True) -> dict[s
                 said = answer(assistant, question.text, path)
                 tallies["clip"][question.kind].add(question.is_right(said))
                 if not question.is_right(said) and len(wrong) < 60:
-                    wrong.append({"clip": index, "kind": question.kind, "question": question.text, "answer": said, "truth": question.answer})  # fmt: skip  # noqa: E501
+                    asked = {"clip": index, "kind": question.kind, "question": question.text}
+                    wrong.append({**asked, "answer": said, "truth": question.answer})
                 if question.kind in TEST_KINDS:
                     truths[question.kind][question.expected] += 1
-                    tallies["another clip"][question.kind].add(question.is_right(answer(assistant, question.text, other)))
+                    tallies["another clip"][question.kind].add(
+                        question.is_right(answer(assistant, question.text, other))
+                    )
                     blind = answer(assistant, question.text, None)
                     tallies["no clip"][question.kind].add(question.is_right(blind))
                     tallies["no clip, says so"][question.kind].add(blind == NO_CLIP)

@@ -39,7 +39,7 @@ CLUTTER_DESCRIPTION = "an unknown picture without simple shapes"
 
 
 def sized(shape: Shape) -> str:
-    """"small red circle"; growing and shrinking shapes have no size of their own."""
+    """ "small red circle"; growing and shrinking shapes have no size of their own."""
     name = f"{shape.colour} {shape.shape}"
     return name if shape.motion in ("growing", "shrinking") else f"{shape.size} {name}"
 
@@ -50,7 +50,7 @@ def article(noun: str) -> str:
 
 
 def shape_sentence(shape: Shape, rng: random.Random | None = None, *, camera_moves: bool = False) -> str:
-    """"a small red circle moves to the left"; without ``rng`` the first phrase of each kind."""
+    """ "a small red circle moves to the left"; without ``rng`` the first phrase of each kind."""
     phrases = MOTION_PHRASES[shape.motion]
     motion = phrases[0] if rng is None else rng.choice(phrases)
     noun = article(sized(shape))
@@ -58,11 +58,15 @@ def shape_sentence(shape: Shape, rng: random.Random | None = None, *, camera_mov
         return noun
     if shape.presence == "always":
         return f"{noun} {motion}"
-    return f"{noun} {shape.presence} and {motion}" if shape.presence == "appears" else f"{noun} {motion} and {shape.presence}"
+    return (
+        f"{noun} {shape.presence} and {motion}"
+        if shape.presence == "appears"
+        else f"{noun} {motion} and {shape.presence}"
+    )
 
 
 def joined(parts: list[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 

@@ -44,7 +44,18 @@ THINGS = (
     "money clock lamp bed box bag knife spoon garden street city beach forest snow rain sun moon cloud sky grass logo "
     "sign word letter picture painting camera screen skateboard bicycle candle balloon"
 ).split()
-HELD_OUT_NOUNS = ("elephant", "waiter", "violin", "umbrella", "pilot", "robot", "kitchen", "helicopter", "nurse", "lion")
+HELD_OUT_NOUNS = (
+    "elephant",
+    "waiter",
+    "violin",
+    "umbrella",
+    "pilot",
+    "robot",
+    "kitchen",
+    "helicopter",
+    "nurse",
+    "lion",
+)
 """Never used in training; the held-out test asks about them."""
 _UNKNOWN = (
     "What is the name of the {p}?",
@@ -84,7 +95,9 @@ _UNKNOWN = (
     "How does the {t} move?",
     "What does the {t} do?",
 )
-_SYLLABLES = "ba be bo da do fi ga go ka ki lo lu ma mi na no pa pe ra ri sa so ta to va vi wa xo za zu qua sti plo gru".split()
+_SYLLABLES = (
+    "ba be bo da do fi ga go ka ki lo lu ma mi na no pa pe ra ri sa so ta to va vi wa xo za zu qua sti plo gru".split()
+)
 _SMALL_TALK = (
     (("Hello", "Hi", "Hello there", "Good morning", "Hey"), "Hello! Show me a clip and ask me about it."),
     (("Thank you", "Thanks", "Great, thank you", "Good job"), "You are welcome."),

@@ -325,7 +325,9 @@ def _ask_presence(scene: Scene, rng: random.Random) -> Question | None:
         "Does a shape appear or disappear?",
     )
     if not changing:
-        return Question("presence", text, "No, nothing appears or disappears.", "nothing", frozenset(("appears", "disappears")))
+        return Question(
+            "presence", text, "No, nothing appears or disappears.", "nothing", frozenset(("appears", "disappears"))
+        )
     shape = changing[0]
     return Question("presence", text, f"The {shape.colour} {shape.shape} {shape.presence}.", shape.presence)
 

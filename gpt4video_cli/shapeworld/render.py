@@ -33,7 +33,9 @@ def _polygon(shape: str, radius: float, angle: float) -> NDArray[np.float32]:
             spokes += [(base - a, tip), (base + a, tip), (base + math.pi / 4, inner)]
     else:
         raise ValueError(f"no polygon for {shape}")
-    return np.array([(radius * r * math.cos(p + angle), radius * r * math.sin(p + angle)) for p, r in spokes], np.float32)
+    return np.array(
+        [(radius * r * math.cos(p + angle), radius * r * math.sin(p + angle)) for p, r in spokes], np.float32
+    )
 
 
 def _coverage(shape: str, xs: Frame, ys: Frame, radius: float, angle: float) -> Frame:

@@ -33,7 +33,9 @@ class TextTower(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.randn(longest, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, width // 32, width * 4, 0.0, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, width // 32, width * 4, 0.0, "gelu", batch_first=True, norm_first=True
+        )
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         nn.init.normal_(self.tokens.weight, std=0.02)
 

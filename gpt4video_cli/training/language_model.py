@@ -69,7 +69,9 @@ def weighted_loss(logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor) -> 
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def pretrain(model: Any, tokenizer: Tokenizer, options: LoopOptions, *, folder: Path, batch_size: int, seed: int) -> None:
+def pretrain(
+    model: Any, tokenizer: Tokenizer, options: LoopOptions, *, folder: Path, batch_size: int, seed: int
+) -> None:
     """Train ``model`` in place."""
     pools: dict[int, list[list[Example]]] = {}
 

@@ -38,7 +38,9 @@ def learning_rate(step: int, options: LoopOptions) -> float:
     if step < options.warm_up:
         return options.learning_rate * (step + 1) / options.warm_up
     done = (step - options.warm_up) / max(1, options.steps - options.warm_up)
-    return options.learning_rate * (options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return options.learning_rate * (
+        options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    )
 
 
 def train_loop(
