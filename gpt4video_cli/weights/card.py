@@ -1,0 +1,205 @@
+"""The card of a model: what it is, how to talk to it, what was measured, what it cannot do. TOML, read strictly.
+
+schema = 1
+name = "bundle"
+summary = "one line"
+licence = "Apache-2.0"
+limits = ["what it cannot do", ...]
+[prompt]      template = "paper"
+[sampling]    frames = 8, mode = "exact"
+[vision]      final_norm = true
+[generation]  temperature = 0.0, top_p = 1.0, max_tokens = 128
+[measured]    any numbers, in tables if you like
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt4video_cli.errors import WeightsError
+
+SCHEMA = 1
+FILE_NAME = "card.toml"
+SAMPLING_MODES = ("exact", "keyframe")
+
+Measured = Mapping[str, Any]
+"""Numbers by name; a value may again be such a table."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model's card. Sampling and generation are its defaults; the command line may override them."""
+
+    name: str
+    summary: str
+    licence: str
+    template: str = "paper"
+    """Name of a prompt template of ``model.prompt``."""
+    frames: int = 4
+    """Frames to take of a clip; 4 is the paper's default."""
+    mode: str = "exact"
+    """``exact`` or ``keyframe`` sampling."""
+    final_norm: bool = False
+    """Whether the visual encoder's last layer norm is used on all tokens."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    folder: str | None = None
+    """Where the weights are, if not beside the card: ``package:PACKAGE/FOLDER`` or a path. See ``weights.locate``."""
+    made_from: str = ""
+    citation: str = ""
+    limits: tuple[str, ...] = ()
+    measured: Measured = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise WeightsError(f"name {self.name!r} may have letters, digits, dots, dashes and underscores only")
+        if self.frames < 1:
+            raise WeightsError(f"sampling.frames must be 1 or more, got {self.frames}")
+        if self.mode not in SAMPLING_MODES:
+            raise WeightsError(f"sampling.mode is {self.mode!r}, known are {', '.join(SAMPLING_MODES)}")
+        if not 0 <= self.temperature < float("inf"):
+            raise WeightsError(f"generation.temperature must be 0 or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise WeightsError(f"generation.top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.max_tokens < 1:
+            raise WeightsError(f"generation.max_tokens must be 1 or more, got {self.max_tokens}")
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Where a field of ``Card`` stands in the file, its type there, and whether it must be there."""
+
+    table: str
+    key: str
+    kind: type
+    required: bool = False
+
+
+_KEYS: dict[str, _Key] = {
+    "name": _Key("", "name", str, required=True),
+    "summary": _Key("", "summary", str, required=True),
+    "licence": _Key("", "licence", str, required=True),
+    "folder": _Key("", "folder", str),
+    "made_from": _Key("", "made_from", str),
+    "citation": _Key("", "citation", str),
+    "limits": _Key("", "limits", list),
+    "template": _Key("prompt", "template", str, required=True),
+    "frames": _Key("sampling", "frames", int, required=True),
+    "mode": _Key("sampling", "mode", str),
+    "final_norm": _Key("vision", "final_norm", bool, required=True),
+    "temperature": _Key("generation", "temperature", float),
+    "top_p": _Key("generation", "top_p", float),
+    "max_tokens": _Key("generation", "max_tokens", int),
+}
+_TABLES = ("prompt", "sampling", "vision", "generation")
+
+
+def read_card(path: str | Path) -> Card:
+    """The card in ``path``. An unknown key or a missing field is a ``WeightsError`` with the file's and its name."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: card is missing") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from error
+    return parse_card(text, str(path))
+
+
+def parse_card(text: str, source: str = FILE_NAME) -> Card:
+    """The card that ``text`` holds; ``source`` names it in errors."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WeightsError(f"{source}: not valid TOML ({error})") from error
+    schema = content.pop("schema", None)
+    if schema != SCHEMA:
+        found = "is missing" if schema is None else f"is {schema!r}"
+        raise WeightsError(f"{source}: schema {found}, this program reads {SCHEMA}", hint="use a matching gpt4video")
+    values: dict[str, Any] = {"measured": _check_measured(content.pop("measured", {}), "measured", source)}
+    tables: dict[str, Any] = {"": content, **{name: content.pop(name, {}) for name in _TABLES}}
+    for name, place in _KEYS.items():
+        where = f"{place.table}.{place.key}" if place.table else place.key
+        table = tables[place.table]
+        if not isinstance(table, dict):
+            raise WeightsError(f"{source}: {place.table} must be a table")
+        if place.key in table:
+            values[name] = _typed(table.pop(place.key), place.kind, where, source)
+        elif place.required:
+            raise WeightsError(f"{source}: {where} is missing")
+    for name, table in tables.items():
+        for key in table:
+            raise WeightsError(f"{source}: unknown key {f'{name}.{key}' if name else key}")
+    try:
+        return Card(**values)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}", hint=error.hint) from error
+
+
+def _typed(value: Any, kind: type, where: str, source: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise WeightsError(f"{source}: {where} must be of type {kind.__name__}, found {value!r}")
+    if isinstance(value, list):
+        if not all(isinstance(item, str) for item in value):
+            raise WeightsError(f"{source}: {where} must be a list of strings")
+        return tuple(value)
+    return value
+
+
+def _check_measured(value: Any, where: str, source: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WeightsError(f"{source}: {where} must be a table of numbers")
+    for key, item in value.items():
+        if isinstance(item, dict):
+            _check_measured(item, f"{where}.{key}", source)
+        elif isinstance(item, bool) or not isinstance(item, int | float):
+            raise WeightsError(f"{source}: {where}.{key} must be a number, found {item!r}")
+    return value
+
+
+def render_card(card: Card) -> str:
+    """The card as TOML; ``parse_card`` gives it back unchanged."""
+    lines = [f"schema = {SCHEMA}"]
+    for table in ("", *_TABLES):
+        if table:
+            lines += ["", f"[{table}]"]
+        for name, place in _KEYS.items():
+            value = getattr(card, name)
+            if place.table == table and (place.required or table or value not in (None, "", ())):
+                lines.append(f"{place.key} = {_toml(value)}")
+    return "\n".join([*lines, *_measured_lines(card.measured, "measured")]) + "\n"
+
+
+def _measured_lines(values: Measured, table: str) -> list[str]:
+    if not values:
+        return []
+    lines = ["", f"[{table}]"]
+    lines += [f"{_toml_key(key)} = {_toml(item)}" for key, item in values.items() if not isinstance(item, Mapping)]
+    for key, item in values.items():
+        if isinstance(item, Mapping):
+            lines += _measured_lines(item, f"{table}.{_toml_key(key)}")
+    return lines
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return "[" + "".join(f"\n    {_toml(item)}," for item in value) + ("\n" if value else "") + "]"
+    return repr(value)
