@@ -59,14 +59,15 @@ def command_line() -> Any:
 def parse(words: list[str]) -> None:
     """Parse as the program would, without running anything; raises for an unknown command or option."""
     group = command_line()
-    context = group.make_context("gpt4video", ["--help"], resilient_parsing=True)
+    make_context = type(group.make_context("gpt4video", [], resilient_parsing=True))
+    context = make_context(group, info_name="gpt4video")
     _, rest, _ = group.make_parser(context).parse_args(list(words))
     if not rest:
         assert words, "a bare gpt4video is not an example"
         return
     command = group.get_command(context, rest[0])
     assert command is not None, f"there is no command {rest[0]!r}"
-    inner = type(context)(command, info_name=rest[0], parent=context)
+    inner = make_context(command, info_name=rest[0], parent=context)
     command.make_parser(inner).parse_args(rest[1:])
 
 
