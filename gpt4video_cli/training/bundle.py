@@ -1,0 +1,174 @@
+"""Make the bundled model from nothing, in the paper's order, with a fixed seed.
+
+    python -m gpt4video_cli.training.bundle --output gpt4video_cli/bundle/model --work runs/bundle
+
+tokenizer -> small CLIP (contrastive) -> LLaMA (pretraining) -> stage 1 (align) -> stage 2 (instruct) -> model folder.
+Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
+from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
+from gpt4video_cli.training.align import align, precompute_features
+from gpt4video_cli.training.clips import sampled_frames
+from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
+from gpt4video_cli.training.instruct import instruct, with_lora
+from gpt4video_cli.training.language_model import new_language_model, pretrain
+from gpt4video_cli.training.loop import LoopOptions
+from gpt4video_cli.training.tokenizer import train_tokenizer
+from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the bundle. Batch sizes count frames, dialogues and dialogues."""
+
+    seed: int = 0
+    frames: int = 8
+    """T: frames that are sampled from a clip."""
+    vocabulary: int = 1024
+    contrastive: LoopOptions = LoopOptions(steps=1300, learning_rate=1.5e-3, warm_up=60)
+    contrastive_batch: int = 128
+    contrastive_pool: int = 30_000
+    language: LoopOptions = LoopOptions(steps=1400, learning_rate=2e-3, warm_up=100)
+    language_batch: int = 24
+    clips: int = 10_000
+    queries: int = 32
+    """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
+    align: LoopOptions = LoopOptions(steps=2000, learning_rate=1e-3, warm_up=100)
+    align_batch: int = 24
+    instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
+    instruct_batch: int = 16
+
+
+def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
+    """Run what is not finished in ``work``, then write the model folder ``output`` (everything but its card)."""
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(work, recipe)
+    vision = work / "vision"
+    if not vision.exists():
+        torch.manual_seed(recipe.seed)
+        encoder = VisualEncoder(small_encoder_config())
+        pair = train_contrastive(
+            encoder,
+            tokenizer,
+            recipe.contrastive,
+            folder=work,
+            batch_size=recipe.contrastive_batch,
+            pool=recipe.contrastive_pool,
+            seed=recipe.seed,
+        )
+        _report("retrieval of 1 in 256 unseen captions", retrieval(pair, tokenizer))
+        save_visual_encoder(encoder.half(), vision)
+    encoder = load_visual_encoder(vision, dtype="float32")
+
+    language_model = new_language_model(tokenizer.get_vocab_size(), seed=recipe.seed)
+    language = work / "language"
+    if not language.exists():
+        pretrain(
+            language_model,
+            tokenizer,
+            recipe.language,
+            folder=work,
+            batch_size=recipe.language_batch,
+            seed=recipe.seed,
+        )
+        language_model.half().save_pretrained(language)
+        (language / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    language_model = type(language_model).from_pretrained(language, dtype=torch.float32)
+
+    side = encoder.config.image_size
+    cache = work / f"frames_{recipe.clips}.npy"
+    frames = sampled_frames(recipe.clips, frames=recipe.frames, side=side, seed=recipe.seed, cache=cache)
+    torch.manual_seed(recipe.seed)
+    abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
+    if not (work / "abstractor.safetensors").exists():
+        align(
+            abstractor,
+            language_model,
+            tokenizer,
+            precompute_features(encoder, frames),
+            recipe.align,
+            folder=work,
+            batch_size=recipe.align_batch,
+            seed=recipe.seed,
+        )
+        save_abstractor(abstractor.half(), work / "abstractor.safetensors")
+    if not (work / "adapter").exists():
+        adapted = with_lora(language_model, seed=recipe.seed)
+        instruct(adapted, tokenizer, recipe.instruct, folder=work, batch_size=recipe.instruct_batch, seed=recipe.seed)
+        adapted.half().save_pretrained(work / "adapter")
+    _assemble(output, work, side)
+
+
+def _tokenizer(work: Path, recipe: Recipe) -> Tokenizer:
+    file = work / "tokenizer.json"
+    if not file.exists():
+        train_tokenizer(vocabulary=recipe.vocabulary, seed=recipe.seed).save(str(file))
+    return Tokenizer.from_file(str(file))
+
+
+def _abstractor_config(encoder: VisualEncoder, language_model: Any, recipe: Recipe) -> AbstractorConfig:
+    return AbstractorConfig.trained_here(
+        width=encoder.config.width,
+        output_width=language_model.config.hidden_size,
+        queries=recipe.queries,
+        heads=4,
+        mlp_width=384,
+        frame_positions=recipe.frames,
+    )
+
+
+def _assemble(output: Path, work: Path, side: int) -> None:
+    """Copy the finished parts into a model folder; training leftovers stay behind."""
+    wanted = {
+        "vision": ("config.json", "model.safetensors"),
+        "language": ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
+        "adapter": ("adapter_config.json", "adapter_model.safetensors"),
+        ".": ("abstractor.safetensors",),
+    }
+    for part, names in wanted.items():
+        (output / part).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            content = (work / part / name).read_bytes()
+            if name == "adapter_config.json":
+                # peft notes where the base lay during training; in a model folder it lies next door.
+                values = json.loads(content)
+                values["base_model_name_or_path"] = "../language"
+                content = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+            (output / part / name).write_bytes(content)
+    config = json.dumps(PreprocessConfig.square(side).as_dict(), indent=2)
+    (output / "vision" / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
+
+
+def _report(what: str, value: float) -> None:
+    print(f"{what}: {value:.3f}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--work", type=Path, default=Path("runs/bundle"), help="checkpoints and logs")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    make_bundle(options.output, options.work, Recipe())
+    _report("minutes", (time.monotonic() - started) / 60)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Laws of the training code: layout, labels, what is frozen, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from gpt4video_cli.errors import Gpt4VideoError
+from gpt4video_cli.language.engine import EmbeddingSegment, TextSegment, TokenSegment
+from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig
+from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
+from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
+from gpt4video_cli.shapeworld.scene import sample_scene
+from gpt4video_cli.training.align import align, answer_loss, draw_dialogues, with_video
+from gpt4video_cli.training.examples import END, IGNORED, START, collate, encode_dialogue
+from gpt4video_cli.training.instruct import instruct, with_lora
+from gpt4video_cli.training.language_model import new_language_model, weighted_loss
+from gpt4video_cli.training.loop import LoopOptions, learning_rate, train_loop
+from gpt4video_cli.training.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(vocabulary=512, samples=300)
+
+
+def as_chat_would(tokenizer: Tokenizer, dialogue: Dialogue, video_tokens: int) -> list[int]:
+    """Token ids of the dialogue as the prompt template renders it for the engine (0 for video)."""
+    turns = []
+    for turn in dialogue.turns:
+        alone = len(turn.clips) == 1
+        clips = tuple(PromptClip("key", torch.zeros(video_tokens, 4), c + 1, alone) for c in turn.clips)
+        turns.append(PromptTurn(turn.user, clips, turn.answer))
+    ids: list[int] = []
+    for segment in PAPER.render(turns):
+        if isinstance(segment, EmbeddingSegment):
+            ids += [0] * len(segment.embeddings)
+        elif isinstance(segment, TokenSegment):
+            ids += segment.ids
+        else:
+            assert isinstance(segment, TextSegment)
+            tokenizer.encode_special_tokens = not segment.trusted
+            ids += tokenizer.encode(segment.text, add_special_tokens=False).ids
+    tokenizer.encode_special_tokens = False
+    return ids
+
+
+def test_training_sees_exactly_the_tokens_that_a_chat_sends(tokenizer: Tokenizer) -> None:
+    rng = random.Random(0)
+    for make in [watching] * 10 + [watching_two] * 10:
+        dialogue = make(rng)
+        example = encode_dialogue(tokenizer, dialogue, rng, video_tokens=5)
+        assert example.ids == as_chat_would(tokenizer, dialogue, 5)
+
+
+def test_only_the_assistants_tokens_count(tokenizer: Tokenizer) -> None:
+    dialogue = Dialogue(
+        (sample_scene(random.Random(1)),), (Turn("What is it?", "A red star.", (0,)), Turn("Sure?", "Yes."))
+    )
+    example = encode_dialogue(tokenizer, dialogue, random.Random(0), video_tokens=3)
+    learned = [i for i in example.labels if i != IGNORED]
+    assert tokenizer.decode(learned, skip_special_tokens=False) == "A red star.</s>Yes.</s>"
+    assert [i for i, label in zip(example.ids, example.labels, strict=True) if label != IGNORED] == learned
+    assert example.ids[0] == START and example.labels[-1] == END
+    ((start, scene),) = example.clips
+    assert example.ids[start : start + 3] == [0, 0, 0] and scene == 0
+
+
+def test_padding_changes_no_loss(tokenizer: Tokenizer) -> None:
+    torch.manual_seed(0)
+    model = new_language_model(tokenizer.get_vocab_size(), width=64, layers=2)
+    rng = random.Random(2)
+    examples = [encode_dialogue(tokenizer, watching(rng, turns=n), rng) for n in (1, 5)]
+    ids, labels, mask = collate(examples)
+    both = answer_loss(model, model.get_input_embeddings()(ids), labels)
+    alone = []
+    for example in examples:
+        one, targets, _ = collate([example])
+        counted = int((targets[:, 1:] != IGNORED).sum())
+        alone.append((answer_loss(model, model.get_input_embeddings()(one), targets), counted))
+    mean = sum(loss * n for loss, n in alone) / sum(n for _, n in alone)
+    torch.testing.assert_close(both, mean)
+    assert math.isfinite(weighted_loss(model(input_ids=ids).logits, ids, labels, mask).item())
+
+
+def test_video_lands_where_the_example_says_and_nowhere_else() -> None:
+    rng = random.Random(0)
+    tokenizer = train_tokenizer(vocabulary=400, samples=50)
+    drawn = draw_dialogues(tokenizer, 6, 4, 3, rng, seed=0)
+    ids, _, _ = collate([e for e, _ in drawn])
+    text = torch.randn(*ids.shape, 8)
+    video = torch.randn(sum(len(c) for _, c in drawn), 3, 8)
+    mixed = with_video(text, [e for e, _ in drawn], video)
+    place = 0
+    untouched = torch.ones(ids.shape, dtype=torch.bool)
+    for row, (example, _) in enumerate(drawn):
+        for start, _scene in example.clips:
+            assert torch.equal(mixed[row, start : start + 3], video[place])
+            untouched[row, start : start + 3] = False
+            place += 1
+    assert torch.equal(mixed[untouched], text[untouched])
+
+
+def hashes(module: torch.nn.Module) -> dict[str, bytes]:
+    return {name: p.detach().numpy().tobytes() for name, p in module.named_parameters()}
+
+
+def test_stage_1_changes_the_abstractor_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = new_language_model(tokenizer.get_vocab_size(), width=64, layers=1)
+    config = AbstractorConfig.trained_here(width=16, output_width=64, queries=3, heads=2, mlp_width=32, layers=2)
+    abstractor = Abstractor(config)
+    before, frozen = hashes(abstractor), hashes(model)
+    features = torch.randn(5, 4, 6, 16, dtype=torch.bfloat16)
+    options = LoopOptions(steps=3, learning_rate=1e-2, warm_up=1, log_every=1)
+    align(abstractor, model, tokenizer, features, options, folder=tmp_path, batch_size=2, seed=0)
+    assert hashes(model) == frozen
+    assert [name for name, value in hashes(abstractor).items() if value == before[name]] == []
+
+
+def test_stage_2_changes_the_adapter_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    adapted = with_lora(new_language_model(tokenizer.get_vocab_size(), width=64, layers=1))
+    before = hashes(adapted)
+    options = LoopOptions(steps=3, learning_rate=1e-2, warm_up=1, log_every=1)
+    instruct(adapted, tokenizer, options, folder=tmp_path, batch_size=2, seed=0)
+    changed = {name for name, value in hashes(adapted).items() if value != before[name]}
+    assert changed and all(".lora_" in name for name in changed)
+    assert all("q_proj" in name or "v_proj" in name for name in changed)
+    assert changed == {name for name in before if ".lora_" in name}
+
+
+def regression(folder: Path, stop_at: int | None = None) -> torch.Tensor:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(4, 4)
+
+    def loss_of(step: int) -> torch.Tensor:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return (layer(x) - x.roll(1, 1)).square().mean()
+
+    options = LoopOptions(steps=20, learning_rate=1e-2, warm_up=3, save_every=0.0, log_every=5)
+    train_loop(layer.named_parameters(), loss_of, options, folder=folder, name="run")
+    return layer.weight.detach()
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    whole = regression(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        regression(tmp_path / "cut", stop_at=13)
+    assert torch.equal(regression(tmp_path / "cut"), whole)
+    lines = (tmp_path / "whole" / "run.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 10, 15, 20]
+
+
+def test_other_options_do_not_resume(tmp_path: Path) -> None:
+    regression(tmp_path)
+    layer = torch.nn.Linear(4, 4)
+    options = LoopOptions(steps=30, learning_rate=1e-2)
+    with pytest.raises(Gpt4VideoError, match="other options"):
+        train_loop(layer.named_parameters(), lambda _: torch.zeros(()), options, folder=tmp_path, name="run")
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(2, 2)
+
+    def loss_of(step: int) -> torch.Tensor:
+        return layer.weight.sum() * (float("nan") if step == 2 else 1.0)
+
+    with pytest.raises(Gpt4VideoError, match="step 2"):
+        train_loop(
+            layer.named_parameters(), loss_of, LoopOptions(steps=5, learning_rate=1e-3), folder=tmp_path, name="run"
+        )
+
+
+def test_learning_rate_warms_up_and_falls_to_its_floor() -> None:
+    options = LoopOptions(steps=100, learning_rate=1.0, warm_up=10, floor=0.05)
+    rates = [learning_rate(step, options) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[100] == pytest.approx(0.05)
