@@ -29,6 +29,7 @@ from gpt4video_cli.model.strict_load import (
     choose_dtype,
     load_strict,
     read_safetensors,
+    read_safetensors_metadata,
     write_safetensors,
 )
 from gpt4video_kernels.cross_attention import cross_attention
@@ -139,9 +140,10 @@ class Abstractor(nn.Module):
         if not self.config.frame_positions:
             return features
         last = self.config.frame_positions - 1
-        number = torch.arange(features.shape[1], device=features.device)[None]  # [1, T]
+        # float32 by name: another thread that loads a model may have changed torch's default
+        number = torch.arange(features.shape[1], dtype=torch.float32, device=features.device)[None]  # [1, T]
         if frame_mask is not None:
-            number = frame_mask.cumsum(dim=1) - 1  # [B, T]: a frame's number among the real frames of its clip
+            number = frame_mask.cumsum(dim=1).float() - 1  # [B, T]: number among the real frames of a clip
         count = _counts(features, frame_mask)[:, None]
         place = ((number + 0.5) / count * (last + 1) - 0.5).clamp(0, last)  # [B, T] in units of learned positions
         below = place.floor().long()
@@ -262,8 +264,8 @@ def save_abstractor(abstractor: Abstractor, path: str | Path) -> None:
 def load_abstractor(path: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto") -> Abstractor:
     """What ``save_abstractor`` wrote, in eval mode. Strict: a tensor or a setting too many or too few is an error."""
     path = Path(path)
-    tensors, metadata = read_safetensors(path)
-    config = _read_config(metadata, path)
+    config = read_abstractor_config(path)
+    tensors, _ = read_safetensors(path)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     with torch.device("meta"):
@@ -272,7 +274,10 @@ def load_abstractor(path: str | Path, *, device: str = "auto", dtype: str | torc
     return abstractor.eval().requires_grad_(False)
 
 
-def _read_config(metadata: dict[str, str], path: Path) -> AbstractorConfig:
+def read_abstractor_config(path: str | Path) -> AbstractorConfig:
+    """The configuration of a saved abstractor, without reading its tensors."""
+    path = Path(path)
+    metadata = read_safetensors_metadata(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path}: not an abstractor file (its metadata has no format {FORMAT!r})")
     if metadata.get("format_version") != str(FORMAT_VERSION):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt4video_cli.errors import WeightsError
+from gpt4video_cli.errors import UsageError, WeightsError
 
 _REPAIR_HINT = "fetch or make the file again, or use the configuration it was made with"
 
@@ -23,19 +23,18 @@ def choose_device(device: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise WeightsError(f"unknown device {device!r}", hint="use auto, cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise WeightsError(f"device {device!r} was asked for, but torch sees no CUDA device", hint="use --device cpu")
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """``auto`` is float32 on a CPU (float16 does not run on most of them) and bfloat16 on CUDA."""
+    """``auto`` is float32 on a CPU (float16 does not run on most of them) and bfloat16 elsewhere."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
     known = {
         "float32": torch.float32,
         "fp32": torch.float32,
@@ -45,7 +44,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         "fp16": torch.float16,
     }
     if dtype not in known:
-        raise WeightsError(f"unknown dtype {dtype!r}", hint=f"use auto, {', '.join(known)}")
+        raise UsageError(f"unknown dtype {dtype!r}", hint=f"use auto, {', '.join(known)}")
     return known[dtype]
 
 
@@ -64,14 +63,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors (on the CPU, stored dtype) and the metadata of a safetensors file."""
+    with _open_safetensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, dict(file.metadata() or {})
+
+
+def read_safetensors_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors."""
+    with _open_safetensors(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise WeightsError(f"{path}: file is missing", hint="the model folder is incomplete")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
+            yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})", hint=_REPAIR_HINT) from error
 
