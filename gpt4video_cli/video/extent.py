@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import av
-
 from gpt4video_cli.video.source import READ_ERRORS, Source
 
 
@@ -20,7 +18,7 @@ class Extent:
 
 def measure_extent(source: Source) -> Extent:
     """Read the packets after the last keyframe; all packets where that does not lead to the end."""
-    claimed = source.claimed_duration()
+    claimed, of_pictures = source.claimed_duration()
     end: float | None = None
     reached = False
     if claimed is not None and not source.linear:
@@ -34,9 +32,14 @@ def measure_extent(source: Source) -> Extent:
         source.seek(0.0)
         end = _last_end(source)
     duration = end if end is not None and end > 0 else (claimed or source.frame_seconds(source.first))
-    # One frame or 2 % short is rounding; more, where the claimed end could not be reached, is a missing part.
-    cut_off = not reached and claimed is not None and duration < 0.98 * claimed - source.frame_seconds()
-    return Extent(duration, claimed, cut_off)
+    return Extent(
+        duration, claimed, (of_pictures or not reached) and is_short(duration, claimed, source.frame_seconds())
+    )
+
+
+def is_short(duration: float, claimed: float | None, frame_seconds: float) -> bool:
+    """Whether a part is missing: one frame or 2 % less than claimed is rounding."""
+    return claimed is not None and duration < 0.98 * claimed - frame_seconds
 
 
 def _last_end(source: Source) -> float | None:
@@ -48,7 +51,7 @@ def _last_end(source: Source) -> float | None:
             continue
         span = source.packet_span(packet)
         if span is None:
-            untimed += _seconds(packet, source)
+            untimed += source.frame_seconds(packet)
             continue
         shown.append(span)
         # Only the last few matter; packets come in order of decoding, up to 16 from their order of display.
@@ -62,7 +65,3 @@ def _last_end(source: Source) -> float | None:
         previous = max((s for s, _ in shown if s < start), default=None)
         end = start + (start - previous if previous is not None else source.frame_seconds())
     return end - source.origin
-
-
-def _seconds(packet: av.Packet, source: Source) -> float:
-    return float(packet.duration * packet.time_base) if packet.duration else source.frame_seconds()

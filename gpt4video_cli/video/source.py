@@ -38,6 +38,8 @@ class Source:
         self.kind = kind
         self.decode_errors = 0
         self.origin = 0.0
+        # Make the decoder report what it would silently repair; from the next time the file is opened.
+        self.report_errors = False
         self._open()
         self.first = self._find_first()
 
@@ -74,6 +76,8 @@ class Source:
             raise ClipError(self.path, f"has pictures of {context.width}x{context.height}, too large to decode")
         # Keyframe sampling needs the picture now, not after as many packets as there are threads.
         context.thread_type = "AUTO" if context.width * context.height <= FRAME_THREADS_UP_TO else "SLICE"
+        if self.report_errors:
+            context.options = {"err_detect": "explode"}
         self._packets: Iterator[av.Packet] = self.container.demux(self.stream)
         self._decoded: deque[av.VideoFrame] = deque()
         self._clock = 0.0
@@ -177,26 +181,30 @@ class Source:
         time, self._clock = self._clock, self._clock + self.frame_seconds(frame)
         return time
 
-    def frame_seconds(self, frame: av.VideoFrame | None = None) -> float:
-        """How long ``frame``, or a usual frame, is shown."""
+    def frame_seconds(self, frame: av.VideoFrame | av.Packet | None = None) -> float:
+        """How long ``frame`` or a packet's frame, or a usual frame, is shown."""
         if frame is not None and frame.duration:
             return float(frame.duration * self.stream.time_base)
         rate = self.stream.average_rate or self.stream.guessed_rate
         return float(1 / rate) if rate else 0.04
 
+    def reopen(self) -> None:
+        """Continue at the start, with a new decoder."""
+        self.container.close()
+        self._open()
+
     def seek(self, seconds: float) -> None:
         """Continue at a keyframe, normally the last one at or before ``seconds``; check the time of what comes."""
         self._decoded.clear()
         self._ended = False
-        # Containers seek by decoding time, which is earlier than the time of display: 10 s before the start is the start.
+        # Containers seek by decoding time, which is before the time of display: from 10 s before, the start is found.
         ticks = round((seconds + self.origin if seconds > 0 else self.origin - 10) / self.stream.time_base)
         try:
             if self.linear:
                 raise ValueError("a stream without an index is read from the start")
             self.container.seek(ticks, stream=self.stream, backward=True)
         except READ_ERRORS:
-            self.container.close()
-            self._open()
+            self.reopen()
             return
         self._packets = self.container.demux(self.stream)
         self._floor, self._wait_for_key = None, True
@@ -207,15 +215,16 @@ class Source:
         ratio = self.stream.sample_aspect_ratio
         return float(ratio) if ratio and 0.1 < ratio < 10 else 1.0
 
-    def claimed_duration(self) -> float | None:
-        """What the header says about how long the pictures last, in seconds."""
+    def claimed_duration(self) -> tuple[float | None, bool]:
+        """How long the header says that the clip lasts, in seconds, and whether it means the pictures, not the sound."""
         if self.stream.duration:
-            return float(self.stream.duration * self.stream.time_base)
+            return float(self.stream.duration * self.stream.time_base), True
         tag = self.stream.metadata.get("DURATION", "")
         parts = tag.split(":")
         if len(parts) == 3:
             try:
-                return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+                return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2]), True
             except ValueError:
                 pass
-        return self.container.duration / av.time_base if self.container.duration else None
+        alone = len(self.container.streams) == 1
+        return (self.container.duration / av.time_base if self.container.duration else None), alone

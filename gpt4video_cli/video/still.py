@@ -37,10 +37,22 @@ class StillImage:
             raise ClipError(path, "has too many pixels to decode") from None
         except (UnidentifiedImageError, *READ_ERRORS):
             raise ClipError(path, "is a damaged image: its header cannot be read") from None
-        self.count: int = getattr(self.image, "n_frames", 1)
+        self.format = self.image.format or "image"
+        self.mode, self.stored_size = self.image.mode, self.image.size
+        try:
+            self.count: int = getattr(self.image, "n_frames", 1)
+            # EXIF 2.32, tag 274: 1 is upright.
+            self.orientation = int(self.image.getexif().get(0x0112, 1))
+        except READ_ERRORS:
+            self.count, self.orientation = 1, 1
 
     def close(self) -> None:
         self.image.close()
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits of each component."""
+        return {"1": 1, "F": 32, "I": 32}.get(self.mode, 16 if ";16" in self.mode else 8)
 
     def durations(self) -> list[float]:
         """How long each picture is shown, in seconds. Browsers show a picture without a duration for 0.1 s."""
@@ -74,7 +86,7 @@ class StillImage:
         try:
             self.image.seek(index)
             self.image.load()
-            return self.image
+            return self.image.copy()
         except READ_ERRORS:
             pass
         ImageFile.LOAD_TRUNCATED_IMAGES = True
