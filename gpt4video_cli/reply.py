@@ -39,16 +39,18 @@ _RUN_OR_BLOCK_END = re.compile(r"(?P<run>`+)|\n(?=[ \t\r]*\n| {0,3}(?:`{3}|~{3})
 class ReplyParser:
     """Feed it the pieces of one reply in order, then ``finish`` it. Prompts are numbered from 1 in each reply.
 
-    ``_text[:_shown]`` was passed on; ``_text[:_at]`` is decided. An opening mark that turns out to be plain text sends
-    ``_at`` back to just behind it, to read what follows again as text.
+    ``written`` is all that it was fed, ``answer`` the text that it passed on, ``prompts`` what it found.
+    ``written[:_shown]`` is shown or is a prompt's; ``written[:_at]`` is decided. An opening mark that turns out to be
+    plain text sends ``_at`` back to just behind it, to read what follows again as text.
     """
 
     def __init__(self) -> None:
-        self._text = ""
+        self.written = ""
+        self.answer = ""
+        self.prompts: list[str] = []
         self._at = 0
         self._shown = 0
         self._events: list[ReplyEvent] = []
-        self._prompts = 0
         self._read: Callable[[bool], bool] = self._read_text
         self._start = 0  # just behind the mark that opened the span, block or prompt being read
         self._mark = ""  # the backticks or tildes that opened the span or block being read
@@ -56,7 +58,7 @@ class ReplyParser:
 
     def feed(self, piece: str) -> list[ReplyEvent]:
         """Events that are certain after ``piece``."""
-        self._text += piece
+        self.written += piece
         return self._advance(False)
 
     def finish(self) -> list[ReplyEvent]:
@@ -71,8 +73,9 @@ class ReplyParser:
 
     def _show(self, end: int) -> None:
         if end > self._shown:
-            delta = self._text[self._shown : end]
+            delta = self.written[self._shown : end]
             self._shown = end
+            self.answer += delta
             if self._events and isinstance(self._events[-1], TextDelta):
                 delta = self._events.pop().text + delta  # type: ignore[union-attr]
             self._events.append(TextDelta(delta))
@@ -85,18 +88,18 @@ class ReplyParser:
     def _run_end(self, index: int) -> int:
         """End of the run of equal characters that starts at ``index``."""
         end = index
-        while end < len(self._text) and self._text[end] == self._text[index]:
+        while end < len(self.written) and self.written[end] == self.written[index]:
             end += 1
         return end
 
     def _starts_line(self, index: int) -> bool:
-        indent = self._text[self._text.rfind("\n", 0, index) + 1 : index]
+        indent = self.written[self.written.rfind("\n", 0, index) + 1 : index]
         return len(indent) <= 3 and not indent.strip(" ")
 
     # Each reader takes one decision and returns True, or returns False when it needs more text (or all is read).
 
     def _read_text(self, final: bool) -> bool:
-        text = self._text
+        text = self.written
         found = _SPECIAL.search(text, self._at)
         at = self._at = found.start() if found else len(text)
         self._show(at)
@@ -123,7 +126,7 @@ class ReplyParser:
         return True
 
     def _read_angle(self, final: bool) -> bool:
-        text, at = self._text, self._at
+        text, at = self.written, self._at
         if text.startswith(OPEN, at):
             self._start = at + len(OPEN)
             self._read = self._read_prompt
@@ -138,7 +141,7 @@ class ReplyParser:
         return True
 
     def _read_prompt(self, final: bool) -> bool:
-        text, start = self._text, self._start
+        text, start = self.written, self._start
         close, nested = text.find(CLOSE, start), text.find(OPEN, start)
         first = min((index for index in (close, nested) if index >= 0), default=-1)
         if first > start + MAX_PROMPT_CHARS or (first < 0 and len(text) >= start + MAX_PROMPT_CHARS + len(CLOSE)):
@@ -154,15 +157,15 @@ class ReplyParser:
             return self._plain_text_from(start)
         prompt = " ".join(text[start:close].split())
         if prompt:
-            self._prompts += 1
-            self._events.append(GenerationPrompt(prompt, self._prompts))
+            self.prompts.append(prompt)
+            self._events.append(GenerationPrompt(prompt, len(self.prompts)))
         else:
             self._events.append(Notice(EMPTY))
         self._shown = close + len(CLOSE)
         return self._plain_text_from(self._shown)
 
     def _read_span(self, final: bool) -> bool:
-        text = self._text
+        text = self.written
         if self._fence:
             decided = re.compile("[`\n]").search(text, self._at)
             if decided or final:
@@ -185,24 +188,24 @@ class ReplyParser:
 
     def _first_tag(self) -> int:
         """Where the first tag, or what could become one at the text's end, starts in the span being read."""
-        tag = _TAG.search(self._text, self._start)
+        tag = _TAG.search(self.written, self._start)
         if tag:
             return tag.start()
-        tail = self._text[max(self._start, len(self._text) - len(CLOSE) + 1) :]
+        tail = self.written[max(self._start, len(self.written) - len(CLOSE) + 1) :]
         angle = tail.rfind("<")
         undecided = angle >= 0 and (OPEN.startswith(tail[angle:]) or CLOSE.startswith(tail[angle:]))
-        return len(self._text) - len(tail) + angle if undecided else len(self._text)
+        return len(self.written) - len(tail) + angle if undecided else len(self.written)
 
     def _read_block(self, final: bool) -> bool:
         end = r"(?:\n|\Z)" if final else r"\n"
         closing = re.compile(rf"^ {{0,3}}{self._mark[0]}{{{len(self._mark)},}}[ \t\r]*{end}", re.MULTILINE)
-        first_line = self._text.find("\n", self._start) + 1  # behind the fence's own line
-        found = closing.search(self._text, first_line) if first_line else None
-        self._show(found.end() if found else len(self._text))
+        first_line = self.written.find("\n", self._start) + 1  # behind the fence's own line
+        found = closing.search(self.written, first_line) if first_line else None
+        self._show(found.end() if found else len(self.written))
         if found:
             return self._plain_text_from(found.end())
-        if final and self._at < len(self._text):
-            if OPEN in self._text[self._start :]:
+        if final and self._at < len(self.written):
+            if OPEN in self.written[self._start :]:
                 self._events.append(Notice(IN_OPEN_BLOCK))
-            self._at = len(self._text)
+            self._at = len(self.written)
         return False

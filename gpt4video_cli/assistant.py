@@ -1,0 +1,244 @@
+"""READ FIRST: the path of a clip through the program, from a file to an answer.
+
+``Assistant.see`` is its first half and ``Assistant.reply`` its second; each arrow of the path is one line there. What a
+reply is made of stands in ``events.py``; the rooms on the path are ``video/``, ``model/`` and ``language/``.
+
+Letters: B clips (1), T frames, P patches of a frame, S side of the square that the encoder sees, N video tokens of a
+clip, D_v width of the visual features, D_llm width of the language model's embeddings.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from gpt4video_cli.clip_memory import ClipMemory, SeenClip
+from gpt4video_cli.errors import ClipError, UsageError
+from gpt4video_cli.events import ClipSeen, Done, Event, GenerationPrompt, Notice
+from gpt4video_cli.history import fit, reply_of
+from gpt4video_cli.language.engine import GenerationStats, KeptCache, SamplingOptions
+from gpt4video_cli.language.stream import stream_text
+from gpt4video_cli.model.prompt import PromptClip, PromptTurn
+from gpt4video_cli.reply import ReplyEvent, ReplyParser
+from gpt4video_cli.safety.verdict import Subject, screen
+from gpt4video_cli.session import ClipRequest, Message, Session, SessionClip, Turn
+from gpt4video_cli.video.reader import FrameReader
+from gpt4video_cli.video.sampling import SamplingPlan
+
+if TYPE_CHECKING:
+    from gpt4video_cli.model.checkpoint import Model
+
+__all__ = ["Assistant", "ClipRequest", "Message", "Session"]
+
+Timings = dict[str, float]
+"""Seconds by stage: decode, vision, prefill, first_token (since the message was given), generate, total; load_vision,
+load_abstractor and load_language once they were loaded."""
+
+
+@dataclass
+class _Kept:
+    """What a session keeps between turns, in memory only."""
+
+    model: Model
+    cache: KeptCache | None = None
+    replies: dict[Turn, str | tuple[int, ...]] = field(default_factory=dict)
+    said: set[Subject] = field(default_factory=set)
+
+
+class Assistant:
+    """A loaded model and a clip reader. Serves any number of sessions, one reply at a time."""
+
+    def __init__(self, model: Model, reader: FrameReader) -> None:
+        self.model = model
+        self.reader = reader
+        self._memory = ClipMemory()
+
+    @classmethod
+    def open(cls, name_or_dir: str | Path = "bundle", *, device: str = "auto") -> Assistant:
+        """Load a model by name or folder."""
+        reader = FrameReader()
+        reader.warm()  # the decoder's process starts while the weights are read
+        from gpt4video_cli.model.checkpoint import load_model
+
+        try:
+            return cls(load_model(name_or_dir, device=device), reader)
+        except BaseException:
+            reader.close()
+            raise
+
+    def close(self) -> None:
+        """End the decoder's process."""
+        self.reader.close()
+
+    def __enter__(self) -> Assistant:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def new_session(self) -> Session:
+        """An empty conversation."""
+        return Session()
+
+    def default_options(self) -> SamplingOptions:
+        """What the model's card recommends; ``dataclasses.replace`` changes single options."""
+        card = self.model.card
+        return SamplingOptions(temperature=card.temperature, top_p=card.top_p, max_tokens=card.max_tokens)
+
+    def see(self, path: str, plan: SamplingPlan, timings: Timings) -> SeenClip:
+        """A clip's embeddings, encoded now or remembered. Raises ``ClipError``. Adds to the seconds in ``timings``."""
+        import torch
+
+        model, began = self.model, time.perf_counter()
+        if seen := self._memory.recall(path, plan):
+            return seen
+        side = model.preprocess_config.shortest_edge
+        clip = self.reader.read(path, plan, min_side=side)  # file -> frames uint8 [T, H, W, 3]
+        timings["decode"] += time.perf_counter() - began
+        if seen := self._memory.find(path, clip.receipt.sha256, plan):
+            return seen
+        _, abstractor = model.visual_encoder, model.abstractor  # loaded here, if this is the first clip: no vision time
+        began = time.perf_counter()
+        features = model.encode(clip.frames)  # -> pixels [T, 3, S, S] -> patch features [B, T, 1+P, D_v]
+        with torch.no_grad():
+            embeddings = abstractor(features)  # -> video tokens, projected: embeddings [B, N, D_llm]
+        timings["vision"] += time.perf_counter() - began
+        return self._memory.keep(clip.receipt, plan, embeddings[0])
+
+    def reply(
+        self,
+        session: Session,
+        message: Message,
+        options: SamplingOptions | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        """Answer ``message``: events as they come, ``Done`` last. Only then is the session longer by one turn.
+
+        Whatever is raised before (``ClipError``, ``ContextFullError``, …), or the caller stopping to listen, leaves the
+        session as it was. A ``cancel`` is not an error: what was said until then is the answer.
+        """
+        started = time.perf_counter()
+        model, options = self.model, options or self.default_options()
+        text = message.text.encode("utf-8", "replace").decode()
+        if not text.strip():
+            raise UsageError("the message is empty", hint="ask something about the clip")
+        kept, timings, stats = self._kept(session), {"decode": 0.0, "vision": 0.0}, GenerationStats()
+
+        yield from _gate("user text", kept)
+        clips: list[SessionClip] = []
+        for request in message.clips:
+            began = time.perf_counter()
+            clip = self._add(request, len(session.clips) + len(clips) + 1, len(message.clips) == 1, timings)
+            clips.append(clip)
+            yield ClipSeen(clip.number, str(request.path), clip.receipt.as_dict(), time.perf_counter() - began)
+            yield from _gate("user clip", kept)
+
+        turns = [self._prompt_turn(turn, kept, timings) for turn in session.turns]  # clips and replies of old turns
+        turns.append(PromptTurn(text, tuple(self._prompt_clip(clip, timings) for clip in clips)))
+        fitted = fit(model.engine, model.template, turns, options.max_tokens)
+        yield from fitted.notices(options.max_tokens)
+        segments = model.template.render(fitted.turns)  # embeddings and texts -> segments
+
+        stopping = replace(options, stop=(*options.stop, *model.template.stop))
+        if kept.cache is None:
+            kept.cache = model.engine.new_cache()
+        tokens = stream_text(model.engine, segments, stopping, cache=kept.cache, stats=stats, cancel=cancel)
+        reply = ReplyParser()
+        with closing(tokens):  # type: ignore[type-var]
+            for piece in tokens:  # segments -> tokens -> text as the model writes it
+                timings.setdefault("first_token", time.perf_counter() - started)
+                yield from _gate_prompts(reply.feed(piece), kept)  # -> visible text and generation prompts
+        yield from _gate_prompts(reply.finish(), kept)
+
+        session.turns.append(
+            Turn(
+                text=text,
+                clips=tuple(clips),
+                answer=reply.answer,
+                written=reply.written,
+                ids=tuple(stats.ids),
+                model=model.card.name,
+                prompts=tuple(reply.prompts),
+                options=options,
+                finish_reason=stats.finish_reason,
+            )
+        )
+        timings |= {**model.timings, "prefill": stats.prefill_seconds, "generate": stats.decode_seconds}
+        yield Done(
+            answer=reply.answer,
+            prompt_tokens=stats.prompt_tokens,
+            reused_tokens=stats.reused_tokens,
+            evaluated_tokens=stats.evaluated_tokens,
+            new_tokens=stats.new_tokens,
+            finish_reason=stats.finish_reason,
+            seed=options.seed,
+            timings={**timings, "total": time.perf_counter() - started},
+        )
+
+    def retry(
+        self, session: Session, options: SamplingOptions | None = None, cancel: threading.Event | None = None
+    ) -> Iterator[Event]:
+        """Answer the last message once more. Without a new answer the old one stays."""
+        old = session.undo()
+        if old is None:
+            raise UsageError("there is no message to retry")
+        length = len(session.turns)
+        try:
+            yield from self.reply(session, old.message(), options, cancel)
+        finally:
+            if len(session.turns) == length:
+                session.turns.append(old)
+
+    def _kept(self, session: Session) -> _Kept:
+        if not isinstance(session.runtime, _Kept) or session.runtime.model is not self.model:
+            session.runtime = _Kept(self.model)
+        return session.runtime
+
+    def _add(self, request: ClipRequest, number: int, alone: bool, timings: Timings) -> SessionClip:
+        """A new clip of the conversation. The card says how many frames where the request does not."""
+        plan, card = request.plan, self.model.card
+        if plan == SamplingPlan():
+            plan = SamplingPlan.from_dict({"frames": card.frames, "mode": card.mode})
+        elif plan.frames is None and plan.fps is None and not plan.at:
+            plan = replace(plan, frames=card.frames)
+        seen = self.see(os.fspath(request.path), plan, timings)
+        return SessionClip(number, os.path.abspath(request.path), plan, seen.receipt, alone)
+
+    def _prompt_turn(self, turn: Turn, kept: _Kept, timings: Timings) -> PromptTurn:
+        if turn not in kept.replies:
+            kept.replies[turn] = reply_of(self.model.engine, self.model.card.name, turn)
+        clips = tuple(self._prompt_clip(clip, timings) for clip in turn.clips)
+        return PromptTurn(turn.text, clips, kept.replies[turn])
+
+    def _prompt_clip(self, clip: SessionClip, timings: Timings) -> PromptClip:
+        """A clip of the conversation for the prompt; read again where it is not remembered (a loaded session)."""
+        seen = self._memory.find(clip.path, clip.receipt.sha256, clip.plan) or self.see(clip.path, clip.plan, timings)
+        if seen.receipt.sha256 != clip.receipt.sha256:
+            raise ClipError(
+                clip.path,
+                f"is not the file that this conversation saw as clip {clip.number}",
+                hint="put the old file back, or start a new conversation",
+            )
+        return PromptClip(seen.key, seen.embeddings, clip.number, clip.alone)
+
+
+def _gate(subject: Subject, kept: _Kept) -> Iterator[Event]:
+    """The verdict on something that passes. What no guard looked at is said, once in a conversation."""
+    verdict = screen(subject)
+    if verdict.outcome == "not screened" and subject not in kept.said:
+        kept.said.add(subject)
+        yield Notice(f"not screened: {subject} (no safety guard is installed)")
+
+
+def _gate_prompts(events: list[ReplyEvent], kept: _Kept) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, GenerationPrompt):
+            yield from _gate("generation prompt", kept)
+        yield event
