@@ -45,7 +45,10 @@ Segment = TextSegment | TokenSegment | EmbeddingSegment
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the next token is chosen. ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 switch those filters off."""
+    """How the next token is chosen.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 switch those filters off.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0

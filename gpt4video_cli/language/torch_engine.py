@@ -1,0 +1,323 @@
+"""The engine for every device PyTorch knows: a Hugging Face LLaMA with an optional LoRA adapter.
+
+Letters: n tokens of a prompt or of a part of it, D width of the language model's embeddings, V size of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt4video_cli.errors import ContextFullError, UsageError, WeightsError
+from gpt4video_cli.language.engine import (
+    GenerationStats,
+    KeptCache,
+    SamplingOptions,
+    Segment,
+    TextSegment,
+    TokenSegment,
+    check_width,
+)
+from gpt4video_cli.language.sampling import new_generator, next_token
+from gpt4video_cli.language.tokenizer import Tokenizer, named_special_tokens, read_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+Unit = int | tuple[str, int]
+"""One position of a prompt as the cache compares it: a token id, or (key, i) for the i-th vector of embeddings."""
+
+CHUNK = 512
+"""Positions evaluated at once: bounds the memory for attention and the wait until a cancel is seen."""
+
+
+class TorchCache:
+    """Keys and values of one conversation. ``units[i]`` says what position i of ``past`` was computed from."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.engine = engine
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        from transformers.cache_utils import DynamicCache
+
+        self.units: list[Unit] = []
+        self.past = DynamicCache()
+
+    def keep(self, length: int) -> None:
+        """Drop all positions from ``length`` on."""
+        if length == 0:
+            self.clear()
+        elif surplus := len(self.units) - length:
+            self.past.crop(-surplus)
+            del self.units[length:]
+
+
+class TorchEngine:
+    """A loaded LLaMA; see ``engine.Engine`` for what each member promises."""
+
+    name = "torch"
+
+    def __init__(
+        self, model: LlamaForCausalLM, tokenizer: Tokenizer, end_ids: frozenset[int], *, context_length: int
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.end_ids = end_ids
+        self.context_length = context_length
+        self.width: int = model.config.hidden_size
+        self.device = str(model.device)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        adapter: str | Path | None = None,
+        device: str = "auto",
+        dtype: torch.dtype | str = "auto",
+        context_length: int | None = None,
+        merge_adapter: bool | None = None,
+    ) -> TorchEngine:
+        """From a Hugging Face LLaMA folder and, if given, a PEFT LoRA folder.
+
+        ``device`` "auto": a CUDA GPU if there is one, else the CPU. ``dtype`` "auto": float32 on a CPU (half precision
+        is slow or missing on most), else bfloat16. ``context_length`` may shorten the model's own. ``merge_adapter``
+        None: adds the adapter to the weights in float32, and keeps it apart in narrower formats, where rounding the
+        sum would lose part of it.
+        """
+        folder = Path(folder)
+        tokenizer = Tokenizer.load(folder)  # before the slow imports, so that a bad folder is told at once
+        end_ids = find_end_ids(folder, tokenizer)
+        import torch
+
+        from gpt4video_cli.language.llama_folder import load_llama
+
+        device = choose_device(device)
+        number = choose_dtype(dtype, device)
+        model = load_llama(folder, device=device, dtype=number)
+        rows = model.config.vocab_size
+        if tokenizer.size > rows:
+            raise WeightsError(f"{folder}: the tokenizer has ids up to {tokenizer.size - 1}, the model has {rows} rows")
+        if adapter is not None:
+            from gpt4video_cli.language.adapter import attach_adapter
+
+            model = attach_adapter(
+                model, adapter, merge=number == torch.float32 if merge_adapter is None else merge_adapter
+            )
+        longest = int(model.config.max_position_embeddings)
+        if context_length is not None and not 1 < context_length <= longest:
+            raise UsageError(f"context length must be between 2 and the model's {longest}, got {context_length}")
+        return cls(model, tokenizer, end_ids, context_length=context_length or longest)
+
+    def tokenize(self, text: str, *, trusted: bool = False) -> list[int]:
+        """Token ids of ``text`` alone, without start or end token."""
+        return self.tokenizer.encode(text, trusted=trusted)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``; special tokens are left out."""
+        return self.tokenizer.decode(ids)
+
+    def new_cache(self) -> TorchCache:
+        """An empty cache for one conversation."""
+        return TorchCache(self)
+
+    def generate(
+        self,
+        segments: Sequence[Segment],
+        options: SamplingOptions,
+        *,
+        cache: KeptCache,
+        stats: GenerationStats,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[int]:
+        """See ``Engine.generate``. Errors are raised when the first token is asked for.
+
+        Whatever ends it (an end token, a cancel, the caller closing this iterator, an exception), ``cache`` holds
+        exactly the positions that its units name. The last token before ``length`` or ``context`` is yielded without
+        being evaluated: the next turn does that, and nothing is computed twice.
+        """
+        if not isinstance(cache, TorchCache) or cache.engine is not self:
+            raise TypeError("the cache belongs to another engine")
+        units, embeddings = self._lay_out(segments)
+        stats.prompt_tokens = len(units)
+        history = [unit for unit in units if isinstance(unit, int)]
+        generator = new_generator(options.seed)
+        stats.finish_reason = "cancelled"  # until the reply ends in another way
+        start = time.perf_counter()
+        try:
+            logits = self._prefill(cache, units, embeddings, stats, cancel)
+        finally:
+            stats.prefill_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        try:
+            while logits is not None and not (cancel is not None and cancel.is_set()):
+                token = next_token(logits, options, history, generator)
+                if token in self.end_ids:
+                    stats.finish_reason = "stop"
+                    return
+                history.append(token)
+                stats.ids.append(token)
+                stats.new_tokens += 1
+                yield token
+                if stats.new_tokens >= options.max_tokens:
+                    stats.finish_reason = "length"
+                    return
+                if len(units) + stats.new_tokens >= self.context_length:
+                    stats.finish_reason = "context"
+                    return
+                if cancel is not None and cancel.is_set():
+                    return
+                logits = self._evaluate(cache, [token], self._embed([token], {}))
+        finally:
+            stats.decode_seconds = time.perf_counter() - start
+
+    def logits(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Logits float32 [V] of the token after ``segments``, computed without a kept cache (for parity tests)."""
+        cache = self.new_cache()
+        units, embeddings = self._lay_out(segments)
+        result = self._prefill(cache, units, embeddings, GenerationStats(), None)
+        assert result is not None
+        return result.to("cpu").float()
+
+    def _lay_out(self, segments: Sequence[Segment]) -> tuple[list[Unit], dict[str, torch.Tensor]]:
+        """Segments as one unit for each position, and the embeddings [n, D] by key. Raises where they do not fit."""
+        units: list[Unit] = []
+        embeddings: dict[str, torch.Tensor] = {}
+        for segment in segments:
+            if isinstance(segment, TextSegment):
+                units += self.tokenize(segment.text, trusted=segment.trusted)
+            elif isinstance(segment, TokenSegment):
+                if not all(0 <= id_ < self.model.config.vocab_size for id_ in segment.ids):
+                    raise UsageError(
+                        "the conversation's tokens are not this model's", hint="it was had with another one"
+                    )
+                units += segment.ids
+            else:
+                check_width(segment, self.width)
+                known = embeddings.setdefault(segment.key, segment.embeddings)
+                if known.shape != segment.embeddings.shape:
+                    raise ValueError(f"two different embeddings have the key {segment.key!r}")
+                units += [(segment.key, i) for i in range(segment.embeddings.shape[0])]
+        if not units:
+            raise UsageError("the prompt is empty")
+        if len(units) >= self.context_length:
+            raise ContextFullError(
+                f"the message needs {len(units)} tokens, the language model's context has {self.context_length}",
+                hint="shorten it, or use fewer clips",
+            )
+        return units, embeddings
+
+    def _prefill(
+        self,
+        cache: TorchCache,
+        units: list[Unit],
+        embeddings: dict[str, torch.Tensor],
+        stats: GenerationStats,
+        cancel: threading.Event | None,
+    ) -> torch.Tensor | None:
+        """Bring ``cache`` to ``units`` by evaluating what it lacks; logits [V] after the last, None if cancelled."""
+        shared = common_prefix(cache.units, units)
+        shared = min(shared, len(units) - 1)  # the last position is always evaluated: its logits are needed
+        cache.keep(shared)
+        stats.reused_tokens = shared
+        logits = None
+        for begin in range(shared, len(units), CHUNK):
+            if cancel is not None and cancel.is_set():
+                return None
+            chunk = units[begin : begin + CHUNK]
+            logits = self._evaluate(cache, chunk, self._embed(chunk, embeddings))
+            stats.evaluated_tokens += len(chunk)
+        return logits
+
+    def _embed(self, units: Sequence[Unit], embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the first layer gets for ``units``: [1, n, D] on the model's device, in the model's dtype."""
+        import torch
+
+        ids = torch.tensor([unit if isinstance(unit, int) else 0 for unit in units], device=self.model.device)
+        with torch.inference_mode():
+            result: torch.Tensor = self.model.get_input_embeddings()(ids)
+            for key, given in embeddings.items():
+                rows = {at: unit[1] for at, unit in enumerate(units) if not isinstance(unit, int) and unit[0] == key}
+                if rows:
+                    result[list(rows)] = given[list(rows.values())].to(result.device, result.dtype)
+        return result[None]
+
+    def _evaluate(self, cache: TorchCache, units: Sequence[Unit], inputs: torch.Tensor) -> torch.Tensor:
+        """Append ``units``, embedded as ``inputs`` [1, n, D], to ``cache``; logits [V] after the last of them."""
+        import torch
+
+        first = len(cache.units)
+        positions = torch.arange(first, first + len(units), device=inputs.device)[None]
+        try:
+            with torch.inference_mode():
+                result: Any = self.model(
+                    inputs_embeds=inputs,
+                    position_ids=positions,
+                    past_key_values=cache.past,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+        except BaseException:  # also Ctrl-C: some layers may hold the new positions and others not
+            cache.clear()
+            raise
+        cache.units += units
+        logits: torch.Tensor = result.logits[0, -1]
+        return logits
+
+
+def common_prefix(old: Sequence[Unit], new: Sequence[Unit]) -> int:
+    """How many leading units are the same."""
+    length = 0
+    for a, b in zip(old, new, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def find_end_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """All ids that the folder's files name as the end of a reply.
+
+    Read from the JSON files, because LlamaConfig makes up an end id (2) where config.json has none.
+    """
+    ends: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        named = read_json(folder / name).get("eos_token_id")
+        ends.update(named if isinstance(named, list) else [named] if isinstance(named, int) else [])
+    for token in (named_special_tokens(folder).get("eos_token"), "</s>"):
+        if token in tokenizer.special_ids:
+            ends.add(tokenizer.special_ids[token])
+    if not ends:
+        raise WeightsError(f"{folder}: no end token is named", hint="add eos_token_id to config.json")
+    return frozenset(ends)
+
+
+def choose_device(device: str) -> str:
+    """The name of the device meant by "auto", or ``device`` itself if PyTorch can use it."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def choose_dtype(dtype: torch.dtype | str, device: str) -> torch.dtype:
+    """The floating point type meant by "auto" or by a name such as "float32"."""
+    import torch
+
+    if dtype == "auto":
+        return torch.float32 if device.startswith("cpu") else torch.bfloat16
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise UsageError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}")
+    return chosen
