@@ -20,6 +20,7 @@ from gpt4video_cli.model.strict_load import write_safetensors, write_whole
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, save_visual_encoder
 from gpt4video_cli.video.preprocess import PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
+from gpt4video_cli.weights.llama_layout import llama_shapes
 
 IMAGE_SIZE = 32
 _SENTENCES = (
@@ -88,14 +89,13 @@ def _randomise(module: torch.nn.Module, generator: torch.Generator) -> None:
 
 def _write_language_model(folder: Path, generator: torch.Generator, *, width: int, context_length: int) -> None:
     tokenizer = _tokenizer()
-    vocabulary, layers, mlp = tokenizer.get_vocab_size(), 2, 2 * width
     config: dict[str, Any] = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
-        "vocab_size": vocabulary,
+        "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": width,
-        "intermediate_size": mlp,
-        "num_hidden_layers": layers,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "hidden_act": "silu",
@@ -110,15 +110,7 @@ def _write_language_model(folder: Path, generator: torch.Generator, *, width: in
         "pad_token_id": 0,
         "dtype": "float32",
     }
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
-    for layer in range(layers):
-        at = f"model.layers.{layer}."
-        shapes |= {f"{at}self_attn.{part}_proj.weight": (width, width) for part in "qkvo"}
-        shapes |= {f"{at}mlp.{part}_proj.weight": (mlp, width) for part in ("gate", "up")}
-        shapes |= {f"{at}mlp.down_proj.weight": (width, mlp)}
-        shapes |= {f"{at}{part}_layernorm.weight": (width,) for part in ("input", "post_attention")}
-    shapes |= {"model.norm.weight": (width,), "lm_head.weight": (vocabulary, width)}
-    tensors = {name: _random_weight(shape, generator) for name, shape in shapes.items()}
+    tensors = {name: _random_weight(shape, generator) for name, shape in llama_shapes(config).items()}
     # Sharper than 1/sqrt(width), so that the likeliest next token is clear and not decided by rounding.
     tensors["lm_head.weight"] *= 4
     tensors["model.embed_tokens.weight"] *= 4
