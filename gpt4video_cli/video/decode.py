@@ -6,7 +6,9 @@ itself, in this process, for the child and for code that trusts its files (train
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,11 +29,15 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "FrameReader", "read_clip"]
 
 
-def read_clip(path: str | os.PathLike[str], plan: SamplingPlan, *, min_side: int | None = None) -> Clip:
+def read_clip(
+    path: str | os.PathLike[str], plan: SamplingPlan, *, min_side: int | None = None, budget: float = math.inf
+) -> Clip:
     """Decode the moments that ``plan`` chooses. Raises ``ClipError`` with the reason where that is impossible.
 
-    ``min_side``: shrink to this short side in pixels while converting; aspect kept, never enlarged.
+    ``min_side``: shrink to this short side in pixels while converting; aspect kept, never enlarged. ``budget``:
+    seconds after which exact sampling goes on with keyframes, and says so in the receipt.
     """
+    deadline = time.monotonic() + budget
     from gpt4video_cli.video.fingerprint import fingerprint
 
     path = os.fspath(path)
@@ -51,7 +57,7 @@ def read_clip(path: str | os.PathLike[str], plan: SamplingPlan, *, min_side: int
         from gpt4video_cli.video.source import Source
 
         with Source(path, kind) as source:
-            return _read_video(source, plan, min_side, digest)
+            return _read_video(source, plan, min_side, digest, deadline)
 
 
 def _read_image(image: StillImage, plan: SamplingPlan, min_side: int | None, digest: Future[str]) -> Clip:
@@ -77,7 +83,7 @@ def _read_image(image: StillImage, plan: SamplingPlan, min_side: int | None, dig
     return _clip(image.path, plan, pictures, moments, seen, duration, size, digest, image.notes, still=still)
 
 
-def _read_video(source: Source, plan: SamplingPlan, min_side: int | None, digest: Future[str]) -> Clip:
+def _read_video(source: Source, plan: SamplingPlan, min_side: int | None, digest: Future[str], deadline: float) -> Clip:
     from gpt4video_cli.video.extent import measure_extent
     from gpt4video_cli.video.picture import HDR_TRANSFERS, Upright, displayed_size, shrunk_size, to_rgb
     from gpt4video_cli.video.seek import frames_at
@@ -89,15 +95,19 @@ def _read_video(source: Source, plan: SamplingPlan, min_side: int | None, digest
     moments = plan.times(extent.duration, source.path)
     pictures: list[np.ndarray] = []
     seen: list[float] = []
-    for time, frame in frames_at(source, moments, plan.mode):
+    hurried = 0
+    for seconds, frame, as_asked in frames_at(source, moments, plan.mode, deadline):
         # One frame asked for twice is converted once.
-        pictures.append(pictures[-1] if seen and time == seen[-1] else to_rgb(frame, shown, upright))
-        seen.append(max(0.0, time))
+        pictures.append(pictures[-1] if seen and seconds == seen[-1] else to_rgb(frame, shown, upright))
+        seen.append(max(0.0, seconds))
+        hurried += not as_asked
     notes = []
+    if hurried:
+        notes.append(f"exact decoding took too long: {hurried} of {len(moments)} frames are the keyframes before")
     if extent.cut_off:
         notes.append(f"the file is cut off: {extent.duration:.2f} of {extent.claimed:.2f} s can be read")
     if source.decode_errors:
-        notes.append(f"{source.decode_errors} damaged packets were skipped")
+        notes.append(f"damaged packets skipped: {source.decode_errors}")
     if source.first.color_trc in HDR_TRANSFERS:
         notes.append("HDR colours, shown without tone mapping")
     return _clip(source.path, plan, pictures, moments, seen, extent.duration, size, digest, notes)

@@ -32,9 +32,9 @@ def measure_extent(source: Source) -> Extent:
         source.seek(0.0)
         end = _last_end(source)
     duration = end if end is not None and end > 0 else (claimed or source.frame_seconds(source.first))
-    return Extent(
-        duration, claimed, (of_pictures or not reached) and is_short(duration, claimed, source.frame_seconds())
-    )
+    # A header that counts the sound too may rightly say more.
+    believable = of_pictures or not reached
+    return Extent(duration, claimed, believable and is_short(duration, claimed, source.frame_seconds()))
 
 
 def is_short(duration: float, claimed: float | None, frame_seconds: float) -> bool:

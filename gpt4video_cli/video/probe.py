@@ -118,9 +118,9 @@ def _describe(source: Source, packets: _Packets, checked: float, errors: int) ->
         count = f", {missing} of {stream.frames} frames are missing" if missing > 0 else ""
         damage.append(f"cut off: {duration:.2f} of {claimed_duration:.2f} s can be read{count}")
     if packets.corrupt:
-        damage.append(f"{packets.corrupt} packets are damaged or incomplete")
+        damage.append(f"{_count(packets.corrupt, 'packet')} damaged or incomplete")
     if errors:
-        damage.append(f"{errors} errors while decoding")
+        damage.append(f"{_count(errors, 'error')} while decoding")
     return ClipInfo(
         path=source.path,
         kind="animation" if source.format in ("gif", "apng") else "video",
@@ -153,6 +153,10 @@ def _describe(source: Source, packets: _Packets, checked: float, errors: int) ->
     )
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
 def _duration(source: Source, packets: _Packets) -> float:
     """From the first picture to the end of the last; the last is as long as the one before where nothing says."""
     starts = sorted(packets.starts)[-2:]
@@ -181,7 +185,7 @@ def _sound(container: av.container.InputContainer) -> Sound | None:
 
 
 def _inspect_image(image: StillImage) -> ClipInfo:
-    picture, (width, height) = image.picture(0, None)
+    _, (width, height) = image.picture(0, None)
     stored = image.stored_size
     durations = image.durations() if image.count > 1 else []
     orientation = image.orientation

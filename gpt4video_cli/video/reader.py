@@ -40,7 +40,7 @@ class _TooLate(Exception):
 
 
 class FrameReader:
-    """Decodes clips in a killable child. A context manager; one ``read`` or ``ask`` at a time, from any thread."""
+    """Decodes clips in a killable child. A context manager; one ``read`` or ``probe`` at a time, from any thread."""
 
     def __init__(self, *, command: Sequence[str] = WORKER) -> None:
         self._command = command
@@ -78,7 +78,7 @@ class FrameReader:
     ) -> Clip:
         """Decode the moments that ``plan`` chooses, as ``read_clip`` does, within ``time_limit`` seconds."""
         path = os.fspath(path)
-        request = {"do": "read", "path": path, "plan": plan.as_dict(), "min_side": min_side}
+        request = {"do": "read", "path": path, "plan": plan.as_dict(), "min_side": min_side, "budget": 0.6 * time_limit}
         with self._lock:
             answer, frames = self._exchange(path, request, time_limit)
         assert frames is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 
 import av
@@ -12,39 +14,65 @@ from gpt4video_cli.video.source import READ_ERRORS, Source
 NEAR = 0.2
 # Containers without an index in memory: jumps over this many seconds try a seek, until one shows the keyframe spacing.
 FIRST_GUESS = 1.0
+# Time stamps are whole ticks; this is less than a tick of any common time base and more than a rounding error.
+ROUNDING = 1e-6
 
 Shown = tuple[float, av.VideoFrame]
 
 
-def frames_at(source: Source, moments: Sequence[float], mode: str) -> Iterator[Shown]:
-    """For each of the ascending ``moments`` (seconds), the time and frame of the last one shown at or before it."""
-    if mode == "keyframe" and not source.linear:
-        yield from _keyframes_at(source, moments)
-    else:
-        yield from _Walk(source).frames_at(moments)
+def frames_at(
+    source: Source, moments: Sequence[float], mode: str, deadline: float = math.inf
+) -> Iterator[tuple[float, av.VideoFrame, bool]]:
+    """For each of the ascending ``moments`` (seconds): time, frame, and whether it is what was asked for.
+
+    ``exact``: the last frame shown at or before the moment; after ``deadline`` (of ``time.monotonic``) the last
+    keyframe, which is then not what was asked for. ``keyframe``: the last keyframe.
+    """
+    done = 0
+    if mode == "exact" or source.linear:
+        for shown in _Walk(source, deadline).frames_at(moments):
+            yield (*shown, True)
+            done += 1
+    for shown in _keyframes_at(source, moments[done:]):
+        yield (*shown, mode == "keyframe")
+
+
+class _OutOfTime(Exception):
+    """The deadline passed in the middle of decoding towards a moment."""
 
 
 class _Walk:
     """A position in the stream: ``current`` is the last frame passed, ``ahead`` the next one."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, deadline: float) -> None:
         self.source = source
+        self.deadline = math.inf if source.linear else deadline
         self.current: Shown | None = None
         self.ahead: Shown | None = None
         self.spacing = FIRST_GUESS
+        # Frames that are only passed are not decoded where no other frame needs them; not in the last stretch, where
+        # the frame that is looked for usually lies.
+        self.stretch = max(0.3, 3 * source.frame_seconds())
 
     def frames_at(self, moments: Sequence[float]) -> Iterator[Shown]:
-        self._restart(0.0)
-        for moment in moments:
-            if not self.source.linear and self._seek_pays(moment):
-                self._seek_to(moment)
-            self._advance(moment)
-            # Before the first frame only by rounding: the first frame is shown from 0 on.
-            shown = self.current or self.ahead
-            if shown is not None:
-                yield shown
+        """Ends early at the deadline."""
+        try:
+            for i, moment in enumerate(moments):
+                if i == 0 and (self.source.linear or moment <= NEAR):
+                    self._restart(0.0)
+                elif i == 0 or self._seek_pays(moment):
+                    self._seek_to(moment)
+                if not self._advance(moment, skip=True):
+                    self._seek_to(moment)
+                    self._advance(moment, skip=False)
+                # Before the first frame only by rounding: the first frame is shown from 0 on.
+                yield self.current or self.ahead or (0.0, self.source.first)
+        except _OutOfTime:
+            self.source.skip_before = None
 
     def _next(self) -> Shown | None:
+        if time.monotonic() > self.deadline:
+            raise _OutOfTime
         frame = self.source.next_frame()
         return None if frame is None else (self.source.time_of(frame), frame)
 
@@ -52,11 +80,15 @@ class _Walk:
         self.source.seek(seconds)
         self.current, self.ahead = None, self._next()
 
-    def _advance(self, moment: float) -> None:
-        """Decode until ``ahead`` lies after ``moment`` or the stream ends."""
-        # Time stamps are whole ticks; 1e-6 s is under a tick of any common time base and above rounding errors.
-        while self.ahead is not None and self.ahead[0] <= moment + 1e-6:
+    def _advance(self, moment: float, *, skip: bool) -> bool:
+        """Decode until ``ahead`` lies after ``moment``. False where a skipped frame could have been the right one."""
+        certain = moment - self.stretch
+        self.source.skipped = False
+        self.source.skip_before = certain if skip else None
+        while self.ahead is not None and self.ahead[0] <= moment + ROUNDING:
             self.current, self.ahead = self.ahead, self._next()
+        self.source.skip_before = None
+        return not self.source.skipped or (self.current is not None and self.current[0] >= certain)
 
     def _position(self) -> float:
         shown = self.ahead or self.current
@@ -64,7 +96,7 @@ class _Walk:
 
     def _seek_pays(self, moment: float) -> bool:
         position, source = self._position(), self.source
-        if self.ahead is None or moment - position <= NEAR:
+        if source.linear or self.ahead is None or moment - position <= NEAR:
             return False
         entries = source.stream.index_entries
         if len(entries):
@@ -82,7 +114,7 @@ class _Walk:
         while True:
             target = moment - back
             self._restart(max(0.0, target))
-            if self.ahead is not None and self.ahead[0] <= moment + 1e-6:
+            if self.ahead is not None and self.ahead[0] <= moment + ROUNDING:
                 break
             if target <= 0:
                 # Even the start lands behind: read from there, as far as it goes.
@@ -123,12 +155,12 @@ def _key_packet(source: Source, moment: float) -> av.Packet | None:
         found: av.Packet | None = None
         while (packet := source.next_packet()) is not None:
             span = source.packet_span(packet)
-            time = span[0] - source.origin if span is not None else 0.0
-            if packet.is_keyframe and time <= moment + 1e-6:
+            seconds = span[0] - source.origin if span is not None else 0.0
+            if packet.is_keyframe and seconds <= moment + ROUNDING:
                 found = packet
                 if source.indexed:
                     return found
-            elif time > moment:
+            elif seconds > moment:
                 break
         if found is not None or target <= 0:
             return found

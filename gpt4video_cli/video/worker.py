@@ -60,7 +60,7 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], memoryview | None]
 
             return {"info": inspect(request["path"], budget=request["budget"]).as_dict()}, None
         plan = SamplingPlan.from_dict(request["plan"])
-        clip = read_clip(request["path"], plan, min_side=request["min_side"])
+        clip = read_clip(request["path"], plan, min_side=request["min_side"], budget=request["budget"])
     except ClipError as error:
         return {"error": "clip", "reason": error.reason, "hint": error.hint}, None
     except UsageError as error:
