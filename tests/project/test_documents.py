@@ -101,6 +101,13 @@ def test_options_named_in_the_text_exist() -> None:
     assert named <= known | {"--help"}
 
 
+def test_slash_commands_are_all_there() -> None:
+    from gpt4video_cli.cli.repl import COMMANDS
+
+    named = set(re.findall(r"`(/[a-z]+)[^`]*`", (ROOT / "README.md").read_text()))
+    assert named == set(COMMANDS)
+
+
 def test_exit_codes() -> None:
     rows = re.findall(r"^\| (\d+) \| .+ \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert sorted(map(int, rows)) == sorted(CODES)
