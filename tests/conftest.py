@@ -108,3 +108,11 @@ def language_writer():  # type: ignore[no-untyped-def]
 def adapter_writer():  # type: ignore[no-untyped-def]
     """``write_tiny_adapter`` for tests that need a folder of their own."""
     return write_tiny_adapter
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model folder with random weights and an adapter. Do not change it: all tests share it."""
+    from gpt4video_cli.model.random_model import write_random_model
+
+    return write_random_model(tmp_path_factory.mktemp("model") / "random", adapter=True)

@@ -51,8 +51,7 @@ def attach_adapter(model: LlamaForCausalLM, folder: str | Path, *, merge: bool) 
 
 def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of the adapter's safetensors file; ``WeightsError`` where there is none or it is not LoRA."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from gpt4video_cli.model.strict_load import read_safetensors
 
     config = read_json(folder / "adapter_config.json")
     if not config:
@@ -68,10 +67,7 @@ def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
                 hint="convert the adapter to safetensors first",
             )
         raise WeightsError(f"{folder}: no adapter_model.safetensors", hint="the folder is incomplete")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be read: {first_line(error)}") from error
+    return read_safetensors(path)[0]
 
 
 def check_fits(folder: Path, tensors: dict[str, torch.Tensor], model: LlamaForCausalLM) -> None:

@@ -97,10 +97,11 @@ class TorchEngine:
         import torch
 
         from gpt4video_cli.language.llama_folder import load_llama
+        from gpt4video_cli.model.strict_load import choose_device, choose_dtype
 
-        device = choose_device(device)
-        number = choose_dtype(dtype, device)
-        model = load_llama(folder, device=device, dtype=number)
+        place = choose_device(device)
+        number = choose_dtype(dtype, place)
+        model = load_llama(folder, device=str(place), dtype=number)
         rows = model.config.vocab_size
         if tokenizer.size > rows:
             raise WeightsError(f"{folder}: the tokenizer has ids up to {tokenizer.size - 1}, the model has {rows} rows")
@@ -296,28 +297,3 @@ def find_end_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
     if not ends:
         raise WeightsError(f"{folder}: no end token is named", hint="add eos_token_id to config.json")
     return frozenset(ends)
-
-
-def choose_device(device: str) -> str:
-    """The name of the device meant by "auto", or ``device`` itself if PyTorch can use it."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def choose_dtype(dtype: torch.dtype | str, device: str) -> torch.dtype:
-    """The floating point type meant by "auto" or by a name such as "float32"."""
-    import torch
-
-    if dtype == "auto":
-        return torch.float32 if device.startswith("cpu") else torch.bfloat16
-    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise UsageError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}")
-    return chosen

@@ -199,7 +199,7 @@ def test_adapter_files(folder: Path, adapter: Path) -> None:
     path = adapter / "adapter_model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    assert "adapter_model.safetensors: cannot be read" in refusal(folder, adapter=adapter)
+    assert "adapter_model.safetensors: not a readable" in refusal(folder, adapter=adapter)
     path.unlink()
     assert "no adapter_model.safetensors" in refusal(folder, adapter=adapter)
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04.")
@@ -209,6 +209,14 @@ def test_adapter_files(folder: Path, adapter: Path) -> None:
     assert "only LoRA" in refusal(folder, adapter=adapter)
     (adapter / "adapter_config.json").unlink()
     assert "no adapter_config.json" in refusal(folder, adapter=adapter)
+
+
+def test_language_part_of_a_random_model_folder_loads_with_its_adapter(tiny_model_folder: Path) -> None:
+    plain, adapted = (
+        TorchEngine.load(tiny_model_folder / "language", adapter=adapter, device="cpu").logits(SEGMENTS)
+        for adapter in (None, tiny_model_folder / "adapter")
+    )
+    assert (plain - adapted).abs().max() > 0.1
 
 
 def test_nothing_reaches_the_terminal(tiny_language_folder: Path, tiny_adapter_folder: Path) -> None:
