@@ -109,7 +109,7 @@ def reply_of(engine: Engine, model: str, turn: Turn) -> str | tuple[int, ...]:
     before = engine.tokenize("a")
     alone = engine.detokenize(before)
     for token in ids:
-        if token in engine.end_ids or (token not in special and engine.detokenize([*before, token]) == alone):
+        if token not in special and engine.detokenize([*before, token]) == alone:
             return turn.written
     return ids
 

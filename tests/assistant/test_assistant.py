@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import pytest
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message, Session
 from gpt4video_cli.errors import ClipError, ContextFullError, UsageError
 from gpt4video_cli.events import ClipSeen, Done, Event, GenerationPrompt, Notice, TextDelta
-from gpt4video_cli.history import count
+from gpt4video_cli.history import count, fit
 from gpt4video_cli.language.engine import SamplingOptions, TokenSegment
 from gpt4video_cli.model.checkpoint import load_model
-from gpt4video_cli.model.prompt import PromptTurn
+from gpt4video_cli.model.prompt import PromptClip, PromptTurn
 from gpt4video_cli.model.random_model import write_random_model
 from gpt4video_cli.session import Turn
 from gpt4video_cli.video.reader import FrameReader
@@ -377,15 +378,20 @@ def test_the_oldest_texts_go_and_the_clips_stay(small: Assistant, clips: list[st
         before = Session(session.turns[:-1])
         assert plain(ask(small, before, f"Question {turn}?", *clips[turn : turn + 1], max_tokens=8)) == plain(done)
     assert told[0] == [] and len(told[-1]) == 1 and "the oldest" in told[-1][0]
-    reused = [ask(small, session, f"More {turn}?", max_tokens=2).reused_tokens for turn in range(6)]
-    assert sum(tokens > 60 for tokens in reused) >= 3  # leaving out more than needed keeps the cache of use
+
+
+def test_texts_go_several_at_a_time(assistant: Assistant) -> None:
+    """Else each turn of a full conversation would begin differently from the last, and the kept cache be of no use."""
+    engine, template = assistant.model.engine, assistant.model.template
+    turns = [PromptTurn(f"{turn} word word word", reply="yes " * 8) for turn in range(60)]
+    left_out = [fit(engine, template, [*turns[:n], PromptTurn("and?")], 16).left_out for n in range(60)]
+    assert left_out == sorted(left_out) and left_out[0] == 0 and left_out[-1] > 20
+    changes = sum(before != after for before, after in pairwise(left_out))
+    assert changes <= left_out[-1] / 3
 
 
 def test_the_order_of_clips_survives_leaving_texts_out(small: Assistant, clips: list[str]) -> None:
     import torch
-
-    from gpt4video_cli.history import fit
-    from gpt4video_cli.model.prompt import PromptClip
 
     engine, template = small.model.engine, small.model.template
 
