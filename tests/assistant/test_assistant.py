@@ -6,69 +6,21 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message, Session
 from gpt4video_cli.errors import ClipError, ContextFullError, UsageError
 from gpt4video_cli.events import ClipSeen, Done, Event, GenerationPrompt, Notice, TextDelta
-from gpt4video_cli.history import count, fit
+from gpt4video_cli.history import count
 from gpt4video_cli.language.engine import SamplingOptions, TokenSegment
-from gpt4video_cli.model.checkpoint import load_model
-from gpt4video_cli.model.prompt import PromptClip, PromptTurn
-from gpt4video_cli.model.random_model import write_random_model
+from gpt4video_cli.model.prompt import PromptTurn
 from gpt4video_cli.session import Turn
-from gpt4video_cli.video.reader import FrameReader
 from gpt4video_cli.video.sampling import SamplingPlan
-from gpt4video_cli.video.writer import write_mp4
 
 CLIP_TOKENS = 4  # video tokens of the random model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_model(tmp_path_factory.mktemp("model"), context_length=1024)
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[FrameReader]:
-    with FrameReader() as reader:
-        yield reader
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Any:
-    return load_model(folder, device="cpu")
-
-
-@pytest.fixture
-def assistant(model: Any, reader: FrameReader) -> Assistant:
-    """With an empty memory of clips, whatever other tests saw."""
-    return Assistant(model, reader)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, reader: FrameReader) -> Assistant:
-    """An assistant with a context of 160 tokens."""
-    folder = write_random_model(tmp_path_factory.mktemp("small"), context_length=160)
-    return Assistant(load_model(folder, device="cpu"), reader)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Three clips of one second: a bright square moves right, down, and stands still."""
-    folder = tmp_path_factory.mktemp("clips")
-    paths = []
-    for number, (right, down) in enumerate([(4, 0), (0, 4), (0, 0)]):
-        frames = np.full((10, 48, 48, 3), 30 * number, np.uint8)
-        for t, frame in enumerate(frames):
-            frame[down * t : down * t + 8, right * t : right * t + 8] = (250, 200, 40 * number)
-        paths.append(str(write_mp4(folder / f"clip{number}.mp4", frames, 10)))
-    return paths
 
 
 def ask(assistant: Assistant, session: Session, text: str, *clips: str, **options: Any) -> Done:
@@ -378,32 +330,6 @@ def test_the_oldest_texts_go_and_the_clips_stay(small: Assistant, clips: list[st
         before = Session(session.turns[:-1])
         assert plain(ask(small, before, f"Question {turn}?", *clips[turn : turn + 1], max_tokens=8)) == plain(done)
     assert told[0] == [] and len(told[-1]) == 1 and "the oldest" in told[-1][0]
-
-
-def test_texts_go_several_at_a_time(assistant: Assistant) -> None:
-    """Else each turn of a full conversation would begin differently from the last, and the kept cache be of no use."""
-    engine, template = assistant.model.engine, assistant.model.template
-    turns = [PromptTurn(f"{turn} word word word", reply="yes " * 8) for turn in range(60)]
-    left_out = [fit(engine, template, [*turns[:n], PromptTurn("and?")], 16).left_out for n in range(60)]
-    assert left_out == sorted(left_out) and left_out[0] == 0 and left_out[-1] > 20
-    changes = sum(before != after for before, after in pairwise(left_out))
-    assert changes <= left_out[-1] / 3
-
-
-def test_the_order_of_clips_survives_leaving_texts_out(small: Assistant, clips: list[str]) -> None:
-    import torch
-
-    engine, template = small.model.engine, small.model.template
-
-    def clip(number: int) -> PromptClip:
-        return PromptClip(str(number), torch.zeros(CLIP_TOKENS, engine.width), number)
-
-    turns = [PromptTurn("word " * 20, (clip(1),), "yes"), PromptTurn("word " * 20, (clip(2),), "no")]
-    fitted = fit(engine, template, [*turns, PromptTurn("and?", (clip(3),))], 16)
-    assert fitted.left_out > 0
-    assert [c.number for turn in fitted.turns for c in turn.clips] == [1, 2, 3]
-    segments = template.render(fitted.turns)
-    assert count(engine, segments) == fitted.prompt_tokens == 160 - fitted.room
 
 
 def test_a_message_longer_than_the_context(small: Assistant, clips: list[str]) -> None:
