@@ -252,13 +252,12 @@ def _waves(positions: int, width: int) -> Tensor:
 
 
 def save_abstractor(abstractor: Abstractor, path: str | Path) -> None:
-    """One safetensors file; configuration and format version stand in its metadata."""
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "config": json.dumps(asdict(abstractor.config), sort_keys=True),
-    }
-    write_safetensors(Path(path), abstractor.state_dict(), metadata)
+    """One safetensors file; format version and configuration stand in its metadata, as JSON under one name.
+
+    (Under several names the file's bytes would differ from run to run: safetensors does not sort them.)
+    """
+    header = {"format_version": FORMAT_VERSION, "config": asdict(abstractor.config)}
+    write_safetensors(Path(path), abstractor.state_dict(), {FORMAT: json.dumps(header, sort_keys=True)})
 
 
 def load_abstractor(path: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto") -> Abstractor:
@@ -278,15 +277,16 @@ def read_abstractor_config(path: str | Path) -> AbstractorConfig:
     """The configuration of a saved abstractor, without reading its tensors."""
     path = Path(path)
     metadata = read_safetensors_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path}: not an abstractor file (its metadata has no format {FORMAT!r})")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise WeightsError(
-            f"{path}: abstractor format {metadata.get('format_version')}, this program reads {FORMAT_VERSION}",
-            hint="use a newer gpt4video",
-        )
+    if FORMAT not in metadata:
+        raise WeightsError(f"{path}: not an abstractor file (its metadata has no {FORMAT!r})")
     try:
-        values = json.loads(metadata["config"])
+        header = json.loads(metadata[FORMAT])
+        version, values = header["format_version"], header["config"]
+        if version != FORMAT_VERSION:
+            raise WeightsError(
+                f"{path}: abstractor format {version}, this program reads {FORMAT_VERSION}",
+                hint="use a newer gpt4video",
+            )
         names = {field.name for field in fields(AbstractorConfig)}
         if set(values) != names:
             raise WeightsError(f"{path}: configuration differs in {', '.join(sorted(set(values) ^ names))}")

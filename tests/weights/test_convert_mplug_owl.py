@@ -1,0 +1,146 @@
+"""The public mPLUG-Owl-video format: converted and run, it must give what the reference implementation gave.
+
+``tests/data/mplug-owl-video-small`` was made by running the reference (X-PLUG/mPLUG-Owl) with random weights in
+float32. Those weights amplify rounding (outputs of the abstractor reach 60, and the same formulas in float64 differ
+from the reference's float32 by 0.003), so each stage is compared on the reference's own input, and the chain of all
+stages in proportion to its largest value.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gpt4video_cli.errors import WeightsError
+from gpt4video_cli.model.abstractor import load_abstractor
+from gpt4video_cli.model.visual_encoder import load_visual_encoder
+from gpt4video_cli.weights.card import read_card
+from gpt4video_cli.weights.convert_mplug_owl import convert_mplug_owl
+from gpt4video_kernels.cross_attention import cross_attention_reference
+
+SOURCE = Path(__file__).resolve().parents[1] / "data" / "mplug-owl-video-small"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert_mplug_owl(SOURCE, tmp_path_factory.mktemp("converted") / "owl")
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
+    return load_file(SOURCE / "expected.safetensors")
+
+
+@pytest.fixture(scope="module")
+def language(folder: Path) -> Any:
+    from transformers import LlamaForCausalLM
+
+    model, report = LlamaForCausalLM.from_pretrained(folder / "language", output_loading_info=True)
+    assert not any(report.values()), report
+    return model.eval()
+
+
+def logits(language: Any, video: Tensor, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        words = language.get_input_embeddings()(ids)
+        return language(inputs_embeds=torch.cat([video, words], dim=1)).logits
+
+
+def test_vision(folder: Path, expected: dict[str, Tensor]) -> None:
+    encoder = load_visual_encoder(folder / "vision", device="cpu")
+    features = encoder(expected["pixel_values"].transpose(1, 2))  # ours is [B, T, 3, S, S]
+    assert (features - expected["vision_last_hidden_state"]).abs().max() < 1e-4
+
+
+def test_abstractor(folder: Path, expected: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    abstractor = load_abstractor(folder / "abstractor.safetensors", device="cpu")
+    theirs = expected["abstractor_last_hidden_state"]
+    fast = abstractor(expected["vision_last_hidden_state"])
+    assert (fast - theirs).abs().max() < 1e-4 * theirs.abs().max()
+    monkeypatch.setattr("gpt4video_cli.model.abstractor.cross_attention", cross_attention_reference)
+    assert (abstractor(expected["vision_last_hidden_state"]) - theirs).abs().max() < 1e-4
+
+
+def test_logits(language: Any, expected: dict[str, Tensor]) -> None:
+    ours = logits(language, expected["abstractor_last_hidden_state"], expected["input_ids"])
+    assert (ours - expected["logits"]).abs().max() < 1e-4
+
+
+def test_from_pixels_to_logits(folder: Path, language: Any, expected: dict[str, Tensor]) -> None:
+    encoder = load_visual_encoder(folder / "vision", device="cpu")
+    abstractor = load_abstractor(folder / "abstractor.safetensors", device="cpu")
+    video = abstractor(encoder(expected["pixel_values"].transpose(1, 2)))
+    theirs = expected["abstractor_last_hidden_state"]
+    assert (video - theirs).abs().max() < 1e-4 * theirs.abs().max()
+    ours = logits(language, video, expected["input_ids"])
+    # Softmax and norms of the language model amplify the abstractor's rounding a little further.
+    assert (ours - expected["logits"]).abs().max() < 5e-4 * expected["logits"].abs().max()
+    assert torch.equal(ours.argmax(-1), expected["logits"].argmax(-1))
+
+
+def test_card_says_how_to_use_it(folder: Path) -> None:
+    card = read_card(folder / "card.toml")
+    assert (card.template, card.final_norm, card.frames) == ("mplug-owl", True, 4)
+
+
+def test_tokenizer_files_come_along(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(SOURCE, source)
+    (source / "tokenizer.model").write_bytes(b"vocabulary")
+    converted = convert_mplug_owl(source, tmp_path / "owl")
+    assert (converted / "language" / "tokenizer.model").read_bytes() == b"vocabulary"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vision_model.encoder.layers.1.temporal.conv.bias",
+        "vision_model.encoder.layers.0.self_attn.query_key_value.weight",
+        "abstractor.vit_eos",
+        "query_tokens",
+        "language_model.model.layers.1.mlp.up_proj.weight",
+    ],
+)
+def test_every_tensor_is_accounted_for(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copyfile(SOURCE / "config.json", source / "config.json")
+    tensors = torch.load(SOURCE / "pytorch_model.bin", weights_only=True)
+    target = tmp_path / "owl"
+
+    def refused(changed: dict[str, Tensor], said: str) -> None:
+        torch.save(changed, source / "pytorch_model.bin")
+        with pytest.raises(WeightsError, match=said):
+            convert_mplug_owl(source, target)
+        assert not (target / "card.toml").exists()
+
+    refused({k: v for k, v in tensors.items() if k != name}, "is missing")
+    refused({**tensors, f"{name}.more": tensors[name]}, "is unexpected")
+    refused({**tensors, name: torch.ones(3, 5)}, "shape")
+    refused({**tensors, "somewhere.else": torch.ones(3)}, r"somewhere\.else is unexpected")
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w').close()",))
+
+    shutil.copyfile(SOURCE / "config.json", tmp_path / "config.json")
+    torch.save({"query_tokens": Payload()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin"):
+        convert_mplug_owl(tmp_path, tmp_path / "owl")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        convert_mplug_owl(tmp_path, tmp_path / "owl")
+    shutil.copyfile(SOURCE / "config.json", tmp_path / "config.json")
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin"):
+        convert_mplug_owl(tmp_path, tmp_path / "owl")
