@@ -218,8 +218,26 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=600, deadline=None)
-@given(st.lists(_PIECES, max_size=14).map("".join), st.sampled_from(sorted(TEMPLATES)))
+_NOISE = st.sampled_from(["", "", "\u200b", "\u00ad", "\ufeff", "\x00", "\u2062"])
+_BLANKS = st.sampled_from(["", "", " ", "\u00a0", "\t", "  ", "\u3000"])
+
+
+@st.composite
+def disguised(draw: st.DrawFn) -> str:
+    """A tag or a role marker in other case, full width, with invisible characters, and blanks where they may be."""
+    marker = draw(st.sampled_from(["<video>", "</video>", "<video7>", "</video12>", "###Human:", "###AI:"]))
+    marker = draw(st.sampled_from([marker, marker, "\nHuman:", "\nAI:", "USER:", "ASSISTANT:"]))
+    parts = []
+    for char in marker:
+        wide = chr(ord(char) + 0xFEE0) if char > " " else char
+        parts.append(draw(st.sampled_from([char, char.upper(), char.lower(), wide])) + draw(_NOISE))
+        if "video" in marker or not char.isalpha():
+            parts.append(draw(_BLANKS))
+    return "".join(parts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_PIECES | disguised(), max_size=7).map("".join), st.sampled_from(sorted(TEMPLATES)))
 @example("#" * 3 + "<video>" + "AI:", "paper")
 @example("####AI:AI:", "paper")
 def test_nothing_typed_becomes_markup(text: str, name: str) -> None:
