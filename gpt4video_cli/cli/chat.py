@@ -1,0 +1,175 @@
+"""``gpt4video chat``: one answer for a shell script, or a conversation for a person."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt4video_cli.cli import options as opt
+from gpt4video_cli.errors import UsageError
+from gpt4video_cli.language.engine import SamplingOptions
+from gpt4video_cli.session import ClipRequest
+from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.sniff import sniff
+from gpt4video_cli.weights.locate import find_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gpt4video_cli.cli.startup import Startup
+    from gpt4video_cli.weights.card import Card
+
+_LONGEST_STDIN = 1 << 20
+"""Bytes. More than any model's context; a pipe that never ends must not fill the memory."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Everything that the command line asks for, checked. ``prompt`` None: a conversation."""
+
+    clips: tuple[ClipRequest, ...]
+    prompt: str | None
+    plan: SamplingPlan
+    answer: SamplingOptions
+    card: Card
+    folder: Path
+    model: str
+    device: str
+    dtype: str
+    time_limit: float
+    json: bool
+    quiet: bool
+    receipts: bool
+
+
+def chat(
+    clips: Annotated[
+        list[str] | None, typer.Argument(metavar="CLIPS", help="Video or picture files to talk about.")
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="Answer this and leave; '-' reads it from stdin."),
+    ] = None,
+    json: opt.Json = False,
+    model: opt.Model = "bundle",
+    frames: opt.Frames = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
+    start: opt.Start = None,
+    end: opt.End = None,
+    at: opt.At = None,
+    sampling: opt.Sampling = None,
+    time_limit: opt.TimeLimit = 10.0,
+    temperature: opt.Temperature = None,
+    top_p: opt.TopP = None,
+    top_k: opt.TopK = None,
+    repetition_penalty: opt.RepetitionPenalty = None,
+    seed: opt.Seed = None,
+    max_tokens: opt.MaxTokens = None,
+    stop: opt.Stop = None,
+    device: opt.Device = "auto",
+    dtype: opt.DType = "auto",
+    show_receipt: Annotated[
+        bool, typer.Option("--show-receipt", help="Say on stderr which moments of each clip were seen.")
+    ] = False,
+    quiet: opt.Quiet = False,
+    no_color: opt.NoColor = False,
+    debug: opt.Debug = False,
+) -> int:
+    """Talk about clips.
+
+    With --prompt, or with text piped into stdin, only the answer goes to stdout. Otherwise a conversation starts;
+    /help lists what can be typed there. With --prompt TEXT stdin is not read, so that it works inside shell loops.
+    """
+    given = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "max_tokens": max_tokens,
+        "stop": stop or None,
+    }
+    times: dict[str, Any] = {
+        "frames": frames,
+        "fps": fps,
+        "max_frames": max_frames,
+        "start": start,
+        "end": end,
+        "at": at,
+    }
+    opt.check_device(device, dtype, time_limit)
+    opt.answer_options(given)  # wrong options are told before anything is looked for
+    opt.sampling_plan(**times, sampling=sampling)
+    text = read_prompt(prompt)
+    for path in clips or ():
+        sniff(path)  # a missing file is told now, not after the model is loaded
+    card, folder = find_model(model)
+    plan = opt.sampling_plan(**times, sampling=sampling, card=card)
+    request = ChatRequest(
+        clips=tuple(ClipRequest(path, plan) for path in clips or ()),
+        prompt=text,
+        plan=plan,
+        answer=opt.answer_options(given, card),
+        card=card,
+        folder=folder,
+        model=model,
+        device=device,
+        dtype=dtype,
+        time_limit=time_limit,
+        json=json,
+        quiet=quiet,
+        receipts=show_receipt,
+    )
+    if request.prompt is None:
+        check_interactive(request)
+    from gpt4video_cli.cli.startup import Startup
+
+    with Startup(request) as startup:
+        return _answer(request, startup)
+
+
+def _answer(request: ChatRequest, startup: Startup) -> int:
+    if request.prompt is not None:
+        from gpt4video_cli.cli.oneshot import answer_once
+
+        return answer_once(request, startup)
+    from gpt4video_cli.cli.repl import converse
+
+    return converse(request, startup)
+
+
+def read_prompt(given: str | None) -> str | None:
+    """The prompt of a one-shot answer, or None where a person sits at the terminal."""
+    if given is None and sys.stdin is not None and sys.stdin.isatty():
+        return None
+    text = given if given is not None and given != "-" else _read_stdin()
+    if not text.strip():
+        raise UsageError("the prompt is empty", hint="give a question with -p, or pipe it into stdin")
+    return text.strip()
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    content = sys.stdin.buffer.read(_LONGEST_STDIN + 1)
+    if len(content) > _LONGEST_STDIN:
+        raise UsageError(f"the prompt on stdin is longer than {_LONGEST_STDIN} bytes", hint="clips are given as files")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError("stdin is not text in UTF-8", hint="a clip is given as a file: gpt4video chat CLIP")
+    return text
+
+
+def check_interactive(request: ChatRequest) -> None:
+    """A conversation needs a terminal to be drawn on."""
+    if request.json:
+        raise UsageError("--json needs a prompt", hint="give it with -p, or pipe it into stdin")
+    if not (sys.stderr.isatty() or sys.stdout.isatty()):
+        raise UsageError("no terminal to talk on", hint="give a question with -p")

@@ -1,0 +1,26 @@
+"""Where the program keeps what belongs to the person. ``GPT4VIDEO_HOME`` moves all of it into one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_folder() -> Path:
+    """History and, later, conversations and configuration."""
+    home = os.environ.get("GPT4VIDEO_HOME")
+    if home:
+        return Path(home).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("gpt4video", appauthor=False))
+
+
+def cache_folder() -> Path:
+    """Converted and trained weights."""
+    home = os.environ.get("GPT4VIDEO_HOME")
+    if home:
+        return Path(home).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("gpt4video", appauthor=False))

@@ -1,0 +1,319 @@
+"""The conversation at a terminal: a message is answered, a line that begins with ``/`` is a command."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from gpt4video_cli import __version__
+from gpt4video_cli.cli.chat import ChatRequest
+from gpt4video_cli.cli.line_editor import LineEditor
+from gpt4video_cli.cli.render import Renderer
+from gpt4video_cli.cli.settings import (
+    Settings,
+    dropped_files,
+    find_setting,
+    local_path,
+    read_video_command,
+    show,
+    split_paths,
+)
+from gpt4video_cli.cli.startup import Startup
+from gpt4video_cli.cli.terminal import BOLD, DIM, Status, no_echo, say, say_error
+from gpt4video_cli.errors import ClipError, ExitCode, Gpt4VideoError, UsageError
+from gpt4video_cli.events import Event
+from gpt4video_cli.session import FORMAT, ClipRequest, Message, Session, SessionClip
+from gpt4video_cli.video.sniff import sniff
+
+if TYPE_CHECKING:
+    from gpt4video_cli.assistant import Assistant
+
+
+@dataclass(frozen=True)
+class Command:
+    """A slash command: what ``/help`` says and the method that does it."""
+
+    name: str
+    arguments: str
+    about: str
+    run: Callable[[Repl, str], None]
+
+
+class Repl:
+    """One conversation. Nothing that goes wrong in a turn ends it."""
+
+    def __init__(self, request: ChatRequest, startup: Startup, assistant: Assistant) -> None:
+        self._startup = startup
+        self._assistant = assistant
+        self._settings = Settings(request.card, request.plan, request.answer, receipts=request.receipts)
+        self._quiet = request.quiet
+        self._loading = f"loading {request.card.name} ..."
+        self._session: Session = assistant.new_session()
+        self._queue: list[ClipRequest] = list(request.clips)
+        self._retries = 0
+        self._draft = ""
+        self._left = False
+        self._editor = LineEditor([(c.name, c.about) for c in COMMANDS.values()], path_commands=PATH_COMMANDS)
+
+    def run(self) -> None:
+        """Until the person leaves."""
+        while not self._left:
+            try:
+                text = self._editor.read(queued=len(self._queue), default=self._draft)
+            except KeyboardInterrupt:  # the line is cleared
+                self._draft = ""
+                continue
+            except EOFError:
+                return
+            self._draft = ""
+            try:
+                self._handle(text.strip())
+            except Gpt4VideoError as error:
+                say_error(error.line())
+            except KeyboardInterrupt:
+                say("(stopped)")
+
+    def _handle(self, text: str) -> None:
+        if not text:
+            return
+        name, _, rest = text.partition(" ")
+        if name in COMMANDS:
+            COMMANDS[name].run(self, rest.strip())
+        elif files := dropped_files(text):
+            self._add([ClipRequest(path, self._settings.plan) for path in files])
+        elif text.startswith("/") and "\n" not in text and "/" not in name[1:]:
+            raise UsageError(f"no command {name}", hint=_nearest(name))
+        else:
+            self._ask(text)
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, text: str) -> None:
+        self._retries = 0
+        message = Message(text, tuple(self._queue))
+        try:
+            answered = self._show(
+                lambda cancel: self._assistant.reply(self._session, message, self._settings.answer, cancel)
+            )
+        except ClipError as error:
+            kept = [clip for clip in self._queue if str(clip.path) != error.path]
+            if len(kept) < len(self._queue):
+                self._queue = kept
+                error = ClipError(error.path, error.reason, hint="the clip is left out; send the message again")
+            self._draft = text
+            raise error from None
+        except Gpt4VideoError:
+            self._draft = text
+            raise
+        if answered:
+            self._queue = []
+
+    def _show(self, reply: Callable[[threading.Event], Iterable[Event]]) -> bool:
+        """Show a reply; whether it was completed (a stopped answer is one, if it had begun)."""
+        cancel = threading.Event()
+        waiting = "thinking ..." if self._startup.loaded else self._loading
+        renderer = Renderer(quiet=self._quiet, receipts=self._settings.receipts, waiting=waiting)
+        try:
+            with no_echo(), _stoppable(cancel, renderer):
+                renderer.show(reply(cancel))
+        finally:
+            self._startup.reader.forget()
+        return renderer.done is not None
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def video(self, text: str) -> None:
+        """Add clips to the next message."""
+        self._add(read_video_command(text, self._settings.plan))
+
+    def _add(self, clips: list[ClipRequest]) -> None:
+        """Read clips now, so that one that cannot be read is told now; then queue them."""
+        for clip in clips:
+            sniff(str(clip.path))
+            with Status(f"reading {clip.path} ..."):
+                early = self._startup.reader.begin(clip.path, clip.plan, min_side=self._startup.min_side)
+                try:
+                    receipt = early.result().receipt
+                except BaseException:
+                    self._startup.reader.forget()
+                    raise
+            self._queue.append(clip)
+            say(f"queued for the next message: {receipt.line()}")
+
+    def frames(self, text: str) -> None:
+        """Say what was seen of each clip."""
+        clips = self._session.clips
+        for clip in clips:
+            say(f"clip {clip.number}: {clip.receipt.line()}")
+        for request in self._queue:
+            say(f"queued: {request.path}")
+        if not clips and not self._queue:
+            say("no clips yet; /video PATH adds one")
+
+    def reset(self, text: str) -> None:
+        """Start anew."""
+        self._session.reset()
+        self._queue = []
+        say("a new conversation")
+
+    def undo(self, text: str) -> None:
+        """Take the last message back, into the line to be edited."""
+        turn = self._session.undo()
+        if turn is None:
+            raise UsageError("there is nothing to undo")
+        self._queue = [*turn.message().clips, *self._queue]
+        self._draft = turn.text
+        left = len(self._session.turns)
+        say(f"took back the last message and its answer; {_count(left, 'turn')} left")
+
+    def retry(self, text: str) -> None:
+        """Answer the last message again, with the present settings."""
+        if not self._session.turns:
+            raise UsageError("there is no message to retry")
+        answer = self._settings.answer
+        if answer.temperature == 0 and answer == self._session.turns[-1].options:
+            say("temperature is 0, so the answer will be the same; /set temperature 0.7 varies it")
+        elif answer.temperature > 0:
+            self._retries += 1
+            answer = replace(answer, seed=answer.seed + self._retries)
+        self._show(lambda cancel: self._assistant.retry(self._session, answer, cancel))
+
+    def save(self, text: str) -> None:
+        """Write the conversation to a file."""
+        path = _one_path(text, "/save")
+        refuse_to_replace_other_files(path)
+        self._session.save(path)
+        say(f"saved {_count(len(self._session.turns), 'turn')} to {path}")
+
+    def load(self, text: str) -> None:
+        """Go on with a saved conversation."""
+        path = _one_path(text, "/load")
+        self._session = Session.load(path)
+        self._queue = []
+        turns = self._session.turns
+        say(f"loaded {_count(len(turns), 'turn')} with {_count(len(self._session.clips), 'clip')} from {path}")
+        for clip in _changed(self._session.clips):
+            say(f"note: clip {clip.number} is no longer at {clip.path}")
+        if turns:
+            say(f"you: {turns[-1].text}")
+            say(turns[-1].answer or "(no text)")
+
+    def set(self, text: str) -> None:
+        """Show or change settings."""
+        name, _, value = text.partition(" ")
+        name = name.removeprefix("--")
+        if not name:
+            for line in self._settings.lines():
+                say(line)
+            return
+        if value.strip():
+            self._settings.set(name, value.strip())
+        find_setting(name)
+        say(f"{name} = {show(self._settings.value(name))}")
+
+    def help(self, text: str) -> None:
+        """List the commands and keys."""
+        for command in COMMANDS.values():
+            say(f"{f'{command.name} {command.arguments}'.rstrip()}: {command.about}")
+        say("Enter sends; Alt-Enter, or \\ before Enter, starts a new line; Tab completes; Up finds earlier messages.")
+        say("Ctrl-C stops an answer or clears the line; Ctrl-D leaves.")
+
+    def exit(self, text: str) -> None:
+        """Leave."""
+        self._left = True
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("/video", "PATH [--frames N] [--start T] ...", "add a clip to the next message", Repl.video),
+        Command("/frames", "", "what was seen of each clip", Repl.frames),
+        Command("/undo", "", "take the last message back", Repl.undo),
+        Command("/retry", "", "answer the last message again", Repl.retry),
+        Command("/reset", "", "start a new conversation", Repl.reset),
+        Command("/save", "PATH", "write the conversation to a file", Repl.save),
+        Command("/load", "PATH", "go on with a saved conversation", Repl.load),
+        Command("/set", "[NAME [VALUE]]", "show or change settings", Repl.set),
+        Command("/help", "", "this list", Repl.help),
+        Command("/exit", "", "leave", Repl.exit),
+    )
+}
+PATH_COMMANDS = ("/video", "/save", "/load")
+
+
+def converse(request: ChatRequest, startup: Startup) -> int:
+    """Hold a conversation until the person leaves; the exit code."""
+    if not request.quiet:
+        greet(request)
+    with Status(f"loading {request.card.name} ...", quiet=request.quiet):
+        assistant = startup.load()
+        startup.check_clips()
+    Repl(request, startup, assistant).run()
+    return int(ExitCode.DONE)
+
+
+def greet(request: ChatRequest) -> None:
+    """Which model this is, what it can do and what it cannot."""
+    say(f"gpt4video {__version__}: {request.card.name}", style=BOLD)
+    say(request.card.summary)
+    for limit in request.card.limits:
+        say(f"- {limit}")
+    say("/help lists the commands, Ctrl-D leaves.", style=DIM)
+
+
+@contextmanager
+def _stoppable(cancel: threading.Event, renderer: Renderer) -> Iterator[None]:
+    """Ctrl-C ends the answer where it is; pressed before the answer has begun, or twice, it breaks the work off."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set() or not renderer.began:
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _one_path(text: str, command: str) -> str:
+    paths, options = split_paths(text)
+    if options or not paths:
+        raise UsageError(f"{command} needs a path")
+    if len(paths) > 1:  # a new name with blanks
+        return local_path(text)
+    return paths[0]
+
+
+def refuse_to_replace_other_files(path: str) -> None:
+    """Saving over a saved conversation is what a person means; over anything else (the clip!) it is a slip."""
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{path}: is a folder, not a file")
+    if not target.exists():
+        return
+    with target.open("rb") as file:
+        if FORMAT.encode() not in file.read(200):
+            raise UsageError(f"{path}: exists and is no saved conversation", hint="choose another name")
+
+
+def _changed(clips: list[SessionClip]) -> list[SessionClip]:
+    return [clip for clip in clips if not Path(clip.path).is_file()]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else "/help lists the commands"

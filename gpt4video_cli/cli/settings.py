@@ -1,0 +1,227 @@
+"""What ``/set`` changes and ``/video``'s options mean, during one conversation."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from gpt4video_cli.cli.options import answer_options, sampling_plan
+from gpt4video_cli.errors import UsageError
+from gpt4video_cli.language.engine import SamplingOptions
+from gpt4video_cli.session import ClipRequest
+from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.weights.card import Card
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError
+    return text == "on"
+
+
+@dataclass(frozen=True)
+class _Setting:
+    read: Callable[[str], Any]
+    kind: str
+    about: str
+
+
+SETTINGS: dict[str, _Setting] = {
+    "temperature": _Setting(float, "a number", "0: the likeliest words; above: varied"),
+    "top-p": _Setting(float, "a number", "choose among words of this total chance"),
+    "top-k": _Setting(int, "a whole number", "choose among the K likeliest words; 0: all"),
+    "repetition-penalty": _Setting(float, "a number", "above 1: repeat less"),
+    "seed": _Setting(int, "a whole number", "the same seed gives the same answer"),
+    "max-tokens": _Setting(int, "a whole number", "longest answer, in tokens"),
+    "stop": _Setting(lambda text: (text,), "a text", "end the answer before this text"),
+    "frames": _Setting(int, "a whole number", "moments to look at in the next clips"),
+    "fps": _Setting(float, "a number", "moments a second in the next clips, instead of frames"),
+    "max-frames": _Setting(int, "a whole number", "with fps: at most so many"),
+    "sampling": _Setting(str, "exact or keyframe", "how the next clips are looked at"),
+    "receipts": _Setting(_switch, "on or off", "say which moments of a clip were seen"),
+}
+_PLAN = ("frames", "fps", "max-frames", "sampling")
+
+
+class Settings:
+    """The present values. A wrong value changes nothing and raises ``UsageError``."""
+
+    def __init__(self, card: Card, plan: SamplingPlan, answer: SamplingOptions, *, receipts: bool) -> None:
+        self._card = card
+        self.answer = answer
+        self.receipts = receipts
+        # A range or times belong to the clips they were given with; how densely to look holds for the next ones too.
+        self.plan = SamplingPlan(
+            frames=plan.frames or (None if plan.fps else card.frames),
+            fps=plan.fps,
+            max_frames=plan.max_frames,
+            mode=plan.mode,
+        )
+        self._first = (self.answer, self.plan, self.receipts)
+
+    def value(self, name: str) -> Any:
+        """The present value of a setting."""
+        field = name.replace("-", "_")
+        if name == "receipts":
+            return self.receipts
+        if name == "sampling":
+            return self.plan.mode
+        return getattr(self.plan if name in _PLAN else self.answer, field)
+
+    def set(self, name: str, text: str) -> None:
+        """Change one setting; ``default`` as a value takes back what was set."""
+        setting = find_setting(name)
+        if text == "default":
+            self._put(name, self._default(name))
+            return
+        try:
+            value = setting.read(text)
+        except ValueError:
+            raise UsageError(f"{name} is {text!r}; it must be {setting.kind}") from None
+        self._put(name, value)
+
+    def _default(self, name: str) -> Any:
+        now = (self.answer, self.plan, self.receipts)
+        self.answer, self.plan, self.receipts = self._first
+        value = self.value(name)
+        self.answer, self.plan, self.receipts = now
+        return value
+
+    def _put(self, name: str, value: Any) -> None:
+        if name == "receipts":
+            self.receipts = value
+        elif name == "sampling":
+            self.plan = replace(self.plan, mode=value)
+        elif name == "frames":
+            self.plan = SamplingPlan(frames=value or self._card.frames, mode=self.plan.mode)
+        elif name == "fps":
+            frames = None if value else self._card.frames
+            most = self.plan.max_frames if value else None
+            self.plan = SamplingPlan(frames=frames, fps=value, max_frames=most, mode=self.plan.mode)
+        elif name == "max-frames":
+            self.plan = replace(self.plan, max_frames=value)
+        else:
+            now = {field: getattr(self.answer, field) for field in SamplingOptions.__dataclass_fields__}
+            self.answer = answer_options(now | {name.replace("-", "_"): value})
+
+    def lines(self) -> list[str]:
+        """All settings for a person."""
+        return [f"{name} = {show(self.value(name))}  ({setting.about})" for name, setting in SETTINGS.items()]
+
+
+def find_setting(name: str) -> _Setting:
+    """A setting by its name, or an error with the nearest names."""
+    if name in SETTINGS:
+        return SETTINGS[name]
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, SETTINGS, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "/set alone lists them"
+    raise UsageError(f"no setting {name!r}", hint=hint)
+
+
+def show(value: Any) -> str:
+    """A setting's value for a person."""
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+
+
+_OPTIONS = {
+    "--frames": int,
+    "--fps": float,
+    "--max-frames": int,
+    "--start": str,
+    "--end": str,
+    "--at": str,
+    "--sampling": str,
+}
+
+
+def read_video_command(text: str, default: SamplingPlan) -> list[ClipRequest]:
+    """``PATH... [--frames N] [--start TIME] ...`` as clip requests; what is not given comes from ``default``."""
+    paths, words = split_paths(text)
+    if not paths:
+        raise UsageError("/video needs a path", hint="/video clip.mp4 [--frames N] [--start TIME] [--end TIME]")
+    plan = _plan(words, default)
+    return [ClipRequest(path, plan) for path in paths]
+
+
+def _plan(words: Sequence[str], default: SamplingPlan) -> SamplingPlan:
+    given: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        name, equals, text = rest.pop(0).partition("=")
+        if name not in _OPTIONS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, _OPTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_OPTIONS)}"
+            raise UsageError(f"no option {name!r} for /video", hint=hint)
+        if not equals:
+            if not rest:
+                raise UsageError(f"{name} needs a value")
+            text = rest.pop(0)
+        try:
+            value = _OPTIONS[name](text)
+        except ValueError:
+            raise UsageError(f"{name} is {text!r}; it must be a number") from None
+        field = name[2:].replace("-", "_")
+        given[field] = [*given.get("at", []), value] if field == "at" else value
+    if not {"frames", "fps", "at"} & set(given):
+        given |= {"frames": default.frames, "fps": default.fps}
+        given.setdefault("max_frames", default.max_frames)
+    return sampling_plan(**{"sampling": default.mode, **given})
+
+
+def split_paths(text: str) -> tuple[list[str], list[str]]:
+    """The paths and the words of options in what was typed, pasted or dropped onto the terminal.
+
+    Terminals drop files as ``'my clip.mp4'``, ``my\\ clip.mp4``, ``"C:\\clips\\a.mp4"`` or ``file:///my%20clip.mp4``; a
+    path with blanks that was typed without quotes is understood if that file exists.
+    """
+    text = text.strip()
+    found = re.search(r"(?:^|\s)--[a-z]", text)
+    head, options = (text[: found.start()], text[found.start() :]) if found else (text, "")
+    for whole, rest in ((text, ""), (head, options)):
+        if whole and os.path.exists(os.path.expanduser(whole)):
+            return [os.path.expanduser(whole)], _words(rest)
+    return [local_path(word) for word in _words(head)], _words(options)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        if os.name == "nt":  # backslashes are not escapes there
+            return [word.strip("\"'") for word in shlex.split(text, posix=False)]
+        return shlex.split(text)
+    except ValueError:
+        raise UsageError("a quote is not closed") from None
+
+
+def local_path(word: str) -> str:
+    """``~`` and ``file://`` as plain paths."""
+    if word.lower().startswith("file://"):
+        return unquote(urlsplit(word).path)
+    return os.path.expanduser(word)
+
+
+_DROPPED = re.compile(r"""['"]?(?:/|~/|file://|[A-Za-z]:\\)""")
+
+
+def dropped_files(text: str) -> list[str]:
+    """The files, if ``text`` is nothing but full paths of files that exist, as dropping them onto a terminal types."""
+    if not _DROPPED.match(text) or "\n" in text.strip():
+        return []
+    try:
+        paths, options = split_paths(text)
+    except UsageError:
+        return []
+    return paths if paths and not options and all(Path(path).is_file() for path in paths) else []
