@@ -23,7 +23,8 @@ def measure_extent(source: Source) -> Extent:
     reached = False
     if claimed is not None and not source.linear:
         try:
-            source.seek(max(0.0, claimed - source.frame_seconds()))
+            # One second back: MPEG-TS lands on any packet, and B-frames come after the frame that is shown last.
+            source.seek(max(0.0, claimed - 1.0))
             end = _last_end(source)
             reached = end is not None
         except READ_ERRORS:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import av
 
-from gpt4video_cli.video.source import READ_ERRORS, Source
+from gpt4video_cli.video.source import Source
 
 # Closer moments are reached by decoding on: a seek also decodes, from a keyframe that is usually further away.
 NEAR = 0.2
@@ -59,7 +59,7 @@ class _Walk:
         try:
             for i, moment in enumerate(moments):
                 if i == 0 and (self.source.linear or moment <= NEAR):
-                    self._restart(0.0)
+                    self._start()
                 elif i == 0 or self._seek_pays(moment):
                     self._seek_to(moment)
                 if not self._advance(moment, skip=True):
@@ -75,6 +75,13 @@ class _Walk:
             raise _OutOfTime
         frame = self.source.next_frame()
         return None if frame is None else (self.source.time_of(frame), frame)
+
+    def _start(self) -> None:
+        """Go to the first frame, by opening the file again where seeking cannot (a clock that wrapped around)."""
+        self._restart(0.0)
+        if not self.source.linear and (self.ahead is None or self.ahead[0] > ROUNDING):
+            self.source.reopen()
+            self.ahead = self._next()
 
     def _restart(self, seconds: float) -> None:
         self.source.seek(seconds)
@@ -100,8 +107,7 @@ class _Walk:
             return False
         entries = source.stream.index_entries
         if len(entries):
-            ticks = round((moment + source.origin) / source.stream.time_base)
-            found = entries.search_timestamp(ticks, backward=True)
+            found = entries.search_timestamp(source.ticks_at(moment), backward=True)
             if found >= 0:
                 key = float(entries[found].timestamp * source.stream.time_base) - source.origin
                 if key > position:
@@ -117,7 +123,7 @@ class _Walk:
             if self.ahead is not None and self.ahead[0] <= moment + ROUNDING:
                 break
             if target <= 0:
-                # Even the start lands behind: read from there, as far as it goes.
+                self._start()
                 break
             back = max(1.0, back * 2)
         landed = self._position()
@@ -145,23 +151,34 @@ def _keyframes_at(source: Source, moments: Sequence[float]) -> Iterator[Shown]:
 
 def _key_packet(source: Source, moment: float) -> av.Packet | None:
     """The last keyframe packet at or before ``moment``; None where none is found."""
-    back = 0.0
+    target, back = moment, 1.0
     while True:
-        target = max(0.0, moment - back)
-        try:
-            source.seek(target)
-        except READ_ERRORS:
-            return None
-        found: av.Packet | None = None
-        while (packet := source.next_packet()) is not None:
-            span = source.packet_span(packet)
-            seconds = span[0] - source.origin if span is not None else 0.0
-            if packet.is_keyframe and seconds <= moment + ROUNDING:
-                found = packet
-                if source.indexed:
-                    return found
-            elif seconds > moment:
-                break
+        source.seek(target)
+        found, late = _last_key_until(source, moment)
         if found is not None or target <= 0:
             return found
-        back = max(1.0, back * 2)
+        if late is not None and late.dts is not None:
+            # Containers seek by decoding time, which is before the time of display: landed one keyframe too far.
+            landed = float((late.dts - 1) * source.stream.time_base) - source.origin
+            if landed < target:
+                target = landed
+                continue
+        target, back = target - back, 2 * back
+
+
+def _last_key_until(source: Source, moment: float) -> tuple[av.Packet | None, av.Packet | None]:
+    """The last keyframe from here to ``moment``, and the first keyframe after it if that was met."""
+    found: av.Packet | None = None
+    while (packet := source.next_packet()) is not None:
+        span = source.packet_span(packet)
+        seconds = span[0] - source.origin if span is not None else 0.0
+        if packet.is_keyframe:
+            if seconds > moment + ROUNDING:
+                return found, packet
+            found = packet
+            if source.indexed:
+                break
+        elif seconds > moment + 1.0:
+            # Past the moment, B-frames and all.
+            break
+    return found, None

@@ -16,6 +16,8 @@ Kind = Literal["still", "webp", "gif", "mjpeg", "video"]
 
 HEAD_BYTES = 4096
 MJPEG_NAMES = (".mjpeg", ".mjpg", ".mjp")
+# What an ISO (mp4, mov) file begins with.
+ISO_BOXES = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
 # Brands of ISO files that hold one photo (ISO/IEC 23008-12, AV1 Image File Format).
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc"}
 AVIF_BRANDS = {b"avif"}
@@ -67,11 +69,14 @@ def why_unreadable(path: str) -> str:
     """The reason, for a person, why FFmpeg found no video in the file at ``path``."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
-    if head[4:8] in (b"ftyp", b"mdat", b"moov", b"wide", b"free"):
+    if head[4:8] in ISO_BOXES:
         boxes, whole = top_level_boxes(path)
         if b"moov" not in boxes:
             return "is a cut-off MP4: its index (moov), which is written last, is missing"
         return "is a damaged MP4: its index (moov) cannot be read" + ("" if whole else " and the file is cut off")
+    for name, known in (("AVI", head[:4] == b"RIFF"), ("Matroska or WebM", head[:4] == b"\x1aE\xdf\xa3")):
+        if known:
+            return f"is a cut-off or damaged {name} file: its header cannot be read"
     if _is_text(head):
         return "is text, not a video"
     if head.startswith(b"%PDF"):
@@ -82,10 +87,15 @@ def why_unreadable(path: str) -> str:
 
 
 def top_level_boxes(path: str) -> tuple[list[bytes], bool]:
-    """The names of an ISO (mp4, mov) file's outermost boxes, and whether the last one is complete."""
+    """The names of an ISO (mp4, mov) file's outermost boxes, and whether the last one is complete.
+
+    Another kind of file has no boxes and nothing incomplete.
+    """
     names: list[bytes] = []
     size, offset = os.path.getsize(path), 0
     with open(path, "rb") as file:
+        if file.read(8)[4:] not in ISO_BOXES:
+            return [], True
         while offset + 8 <= size and len(names) < 10_000:
             file.seek(offset)
             header = file.read(16)
