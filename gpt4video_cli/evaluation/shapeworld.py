@@ -18,21 +18,25 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
 from gpt4video_cli.events import Done
+from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.shapeworld.dialogues import CANNOT_TELL, HELD_OUT_NOUNS, NO_CLIP, unknown_question
 from gpt4video_cli.shapeworld.questions import KINDS, Question, ask
 from gpt4video_cli.shapeworld.render import render_clip
 from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_scene
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.writer import write_mp4
+from gpt4video_cli.weights.card import read_card, render_card
 
 TEST_KINDS = ("colour", "shape", "motion", "count", "background", "yesno")
 """The kinds that make up the overall accuracy; the others are reported beside it."""
+BLIND_SHARE = 0.3
+"""For this share of the clips each question is also asked about another clip and about none."""
 HELD_OUT = "held-out"
 """Scenes are drawn from this seed, which training never uses."""
 
@@ -74,10 +78,10 @@ def film(path: Path, scene: Scene, *, backwards: bool = False) -> None:
     write_mp4(path, frames[::-1] if backwards else frames, fps=12)
 
 
-def answer(assistant: Assistant, question: str, clip: Path | None, plan: SamplingPlan | None = None) -> str:
+def answer(assistant: Assistant, question: str, clip: Path | None) -> str:
     """One question in a new conversation, through ``Assistant.reply``."""
     session = assistant.new_session()
-    clips = () if clip is None else (ClipRequest(str(clip), plan or assistant.default_plan()),)
+    clips = () if clip is None else (ClipRequest(str(clip), SamplingPlan()),)
     done = [e for e in assistant.reply(session, Message(question, clips)) if isinstance(e, Done)]
     return done[0].answer
 
@@ -99,7 +103,7 @@ def evaluate(assistant: Assistant, clips: int, *, report: bool = True) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         for index in range(clips):
             scene = held_out_scene(index)
-            path, other = Path(folder) / "clip.mp4", Path(folder) / "other.mp4"
+            path, other = Path(folder) / f"{index}.mp4", Path(folder) / f"{index}-other.mp4"
             film(path, scene)
             film(other, held_out_scene(clips + index))
             for question in questions_about(scene, index):
@@ -108,8 +112,10 @@ def evaluate(assistant: Assistant, clips: int, *, report: bool = True) -> dict[s
                 if not question.is_right(said) and len(wrong) < 60:
                     asked = {"clip": index, "kind": question.kind, "question": question.text}
                     wrong.append({**asked, "answer": said, "truth": question.answer})
-                if question.kind in TEST_KINDS:
-                    truths[question.kind][question.expected] += 1
+                if question.kind not in TEST_KINDS:
+                    continue
+                truths[question.kind][question.expected] += 1
+                if index < clips * BLIND_SHARE:
                     tallies["another clip"][question.kind].add(
                         question.is_right(answer(assistant, question.text, other))
                     )
@@ -118,7 +124,8 @@ def evaluate(assistant: Assistant, clips: int, *, report: bool = True) -> dict[s
                     tallies["no clip, says so"][question.kind].add(blind == NO_CLIP)
             _ask_backwards(assistant, scene, index, path, tallies)
             _ask_unknown(assistant, index, path, tallies)
-            path.unlink()
+            for film_of_this_scene in Path(folder).iterdir():
+                film_of_this_scene.unlink()
             if report and (index + 1) % 25 == 0:
                 seen = _overall(tallies["clip"])
                 print(f"{index + 1}/{clips} clips, {seen.right / seen.asked:.3f}", file=sys.stderr, flush=True)
@@ -143,6 +150,7 @@ def _ask_backwards(
     assistant: Assistant, scene: Scene, index: int, path: Path, tallies: dict[str, dict[str, Tally]]
 ) -> None:
     """Left must become right where the clip is played backwards."""
+    path = path.with_stem(f"{path.stem}-backwards")
     film(path, scene, backwards=True)
     backwards = reversed_scene(scene)
     for shape in backwards.shapes:
@@ -161,18 +169,35 @@ def _ask_unknown(assistant: Assistant, index: int, path: Path, tallies: dict[str
         tallies["cannot know"][name].add(said == CANNOT_TELL)
 
 
+def measured_table(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures that a card states: accuracies by kind of question, and how many clips were asked about."""
+    table: dict[str, Any] = {
+        "clips": result["clips"],
+        "most_frequent_answer": result["always the most frequent answer"],
+    }
+    for name, kinds in result.items():
+        if isinstance(kinds, dict):
+            shares = {kind.replace(" ", "_"): t["accuracy"] for kind, t in kinds.items() if "accuracy" in t}
+            table[name.replace(", ", "_").replace(" ", "_")] = shares
+    return table
+
+
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundle", help="name or folder of a model")
     parser.add_argument("--clips", type=int, default=500)
     parser.add_argument("--output", type=Path, help="also write the result as JSON to this file")
+    parser.add_argument("--card", type=Path, help="card (TOML) whose measured numbers are replaced by this run's")
     options = parser.parse_args()
     with Assistant.open(options.model) as assistant:
         result = evaluate(assistant, options.clips)
     text = json.dumps(result, indent=1)
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
+    if options.card:
+        card = read_card(options.card)
+        write_whole(options.card, render_card(replace(card, measured=measured_table(result))))
     for name in ("clip", "backwards", "another clip", "no clip", "no clip, says so", "cannot know"):
         for kind, tally in result.get(name, {}).items():
             share = tally.get("accuracy", float("nan"))

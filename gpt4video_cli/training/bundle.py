@@ -1,6 +1,6 @@
 """Make the bundled model from nothing, in the paper's order, with a fixed seed.
 
-    python -m gpt4video_cli.training.bundle --output gpt4video_cli/bundle/model --work runs/bundle
+    python -m gpt4video_cli.training.bundle --output gpt4video_cli/bundle/model --shipped model_cards/bundle.toml
 
 tokenizer -> small CLIP (contrastive) -> LLaMA (pretraining) -> stage 1 (align) -> stage 2 (instruct) -> model folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from tokenizers import Tokenizer
 
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
+from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
 from gpt4video_cli.training.align import align, precompute_features
 from gpt4video_cli.training.clips import sampled_frames
@@ -29,6 +30,7 @@ from gpt4video_cli.training.language_model import new_language_model, pretrain
 from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.training.tokenizer import train_tokenizer
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
+from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,34 @@ def _assemble(output: Path, work: Path, side: int) -> None:
     (output / "vision" / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
 
 
+def bundle_card(recipe: Recipe) -> Card:
+    """The card of the model that ``recipe`` makes, without what was measured."""
+    return Card(
+        name="bundle",
+        summary="A small demonstration model that knows ShapeWorld: simple coloured shapes and how they move.",
+        licence="Apache-2.0",
+        template="paper",
+        frames=recipe.frames,
+        final_norm=True,
+        max_tokens=128,
+        made_from=(
+            "Trained from nothing by this project (gpt4video_cli.training.bundle, seed "
+            f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames, a LLaMA pretrained on described "
+            f"clips, stage 1 on {recipe.clips} rendered clips, stage 2 on text with a LoRA adapter."
+        ),
+        citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
+        limits=(
+            "It knows rendered clips of at most three coloured shapes; of real footage it sees colours and patterns at "
+            "best, and it was trained to say that it sees no shape it knows.",
+            "It sees 8 frames of 64 x 64 pixels, the middle square of each, and hears nothing.",
+            "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
+            "background, camera and fades.",
+            "It asks for new clips in simple words; this version cannot film them.",
+            "Its refusals are a few trained sentences, not a safety system.",
+        ),
+    )
+
+
 def _report(what: str, value: float) -> None:
     print(f"{what}: {value:.3f}", file=sys.stderr, flush=True)
 
@@ -162,11 +192,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--work", type=Path, default=Path("runs/bundle"), help="checkpoints and logs")
+    parser.add_argument(
+        "--shipped", type=Path, help="write the card of the model that ships with the package to this file instead"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     started = time.monotonic()
-    make_bundle(options.output, options.work, Recipe())
+    recipe = Recipe()
+    make_bundle(options.output, options.work, recipe)
+    card = bundle_card(recipe)
+    if options.shipped:
+        write_whole(options.shipped, render_card(replace(card, folder="package:gpt4video_cli.bundle/model")))
+    else:
+        write_whole(options.output / FILE_NAME, render_card(card))
     _report("minutes", (time.monotonic() - started) / 60)
 
 
