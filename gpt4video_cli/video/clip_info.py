@@ -81,8 +81,11 @@ class ClipInfo:
             fps = "unknown" if self.fps is None else f"{self.fps:.3f}".rstrip("0").rstrip(".") + " frames/s"
             rows += [
                 ("rate", f"{fps}, {self.rate or 'constant or variable is not known'}"),
-                ("frames", f"{at_least}{self.frames} ({_claim(self.frames_claimed)}), keyframes: {self.keyframes}"),
-                ("duration", f"{at_least}{self.duration:.3f} s ({_claim(self.duration_claimed, ' s')})"),
+                (
+                    "frames",
+                    f"{at_least}{self.frames} ({_claim(self.frames_claimed)}), keyframes: {at_least}{self.keyframes}",
+                ),
+                ("duration", f"{self.duration:.3f} s ({_claim(self.duration_claimed, ' s')})"),
                 ("sound", self._sound()),
             ]
             if self.start_time:

@@ -50,7 +50,7 @@ def inspect(path: str, *, budget: float = TIME_LIMIT) -> ClipInfo:
 
     deadline = time.monotonic() + budget
     with Source(path, kind) as source:
-        packets = _read_packets(source, deadline)
+        packets = _read_packets(source, deadline - min(DECODE_SECONDS, budget / 2))
         checked, errors = _decode_on(source, min(deadline, time.monotonic() + DECODE_SECONDS))
         return _describe(source, packets, checked, errors)
 
@@ -103,14 +103,15 @@ def _decode_on(source: Source, deadline: float) -> tuple[float, int]:
 
 
 def _describe(source: Source, packets: _Packets, checked: float, errors: int) -> ClipInfo:
-    from gpt4video_cli.video.extent import is_short
+    from gpt4video_cli.video.extent import is_short, measure_extent
     from gpt4video_cli.video.picture import Upright, displayed_size
 
     first, stream = source.first, source.stream
     upright = Upright.of(first)
     width, height = displayed_size(first, source.pixel_aspect, upright)
     claimed_duration, of_pictures = source.claimed_duration()
-    duration = _duration(source, packets)
+    duration = _duration(source, packets) if packets.complete else measure_extent(source).duration
+    read = duration if packets.complete else packets.end
     rate = stream.guessed_rate or stream.average_rate
     damage = []
     missing = (stream.frames or 0) - packets.count
@@ -139,7 +140,7 @@ def _describe(source: Source, packets: _Packets, checked: float, errors: int) ->
         pixel_aspect=source.pixel_aspect,
         rate=_constancy(packets.starts, float(stream.time_base)),
         fps_claimed=float(rate) if rate else None,
-        fps=packets.count / duration if duration else None,
+        fps=packets.count / read if read else None,
         frames_claimed=stream.frames or None,
         frames=packets.count,
         keyframes=packets.keyframes,

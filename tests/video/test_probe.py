@@ -86,6 +86,7 @@ def test_a_long_file_is_not_counted_for_ever(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", count=600, fps=60)
     info = inspect(str(path), budget=0)
     assert not info.counted and info.frames == 256
+    assert info.duration == pytest.approx(10) and info.fps == pytest.approx(60, rel=0.02)
     assert dict(info.lines())["frames"].startswith("at least 256")
     assert info.damage == (), "what was not read is not called missing"
 
