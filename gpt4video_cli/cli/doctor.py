@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from gpt4video_cli import __version__
-from gpt4video_cli.cli.folders import cache_folder, data_folder
+from gpt4video_cli.cli.folders import data_folder
 from gpt4video_cli.cli.options import Debug, Json, NoColor
 from gpt4video_cli.cli.terminal import clean_line
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
+from gpt4video_cli.weights.locate import DEFAULT_MODEL, find_model, home, known_models
 
 # Name of the distribution, of its module, and what is missing without it. Nothing of these is imported for a version.
 REQUIRED = [
@@ -146,19 +147,25 @@ def _engines(packages: dict[str, str | None]) -> dict[str, bool]:
 
 
 def _models() -> tuple[list[dict[str, Any]], str | None]:
-    """Installed models, and what is wrong with the default one."""
-    from gpt4video_cli.weights.locate import find_model
-
-    try:
-        card, folder = find_model("bundle")
-    except Gpt4VideoError as error:
-        return [], f"the default model: {error.line()}"
-    return [{"name": card.name, "summary": card.summary, "folder": str(folder), "bytes": _size(Path(folder))}], None
+    """Every known model, installed or not, and what is wrong with the default one."""
+    models: list[dict[str, Any]] = []
+    problems: dict[str, str] = {}
+    for name in sorted({DEFAULT_MODEL, *known_models()}):
+        try:
+            card, folder = find_model(name)
+        except Gpt4VideoError as error:
+            problems[name] = error.line()
+            models.append({"name": name, "installed": False, "problem": problems[name]})
+        else:
+            place = {"folder": str(folder), "bytes": _size(folder)}
+            models.append({"name": name, "installed": True, "summary": card.summary, **place})
+    problem = problems.get(DEFAULT_MODEL)
+    return models, None if problem is None else f"the default model: {problem}"
 
 
 def _folders() -> dict[str, dict[str, Any]]:
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
-    folders = {"data": data_folder(), "cache": cache_folder(), "hub cache": hub.expanduser()}
+    folders = {"data": data_folder(), "cache": home(), "hub cache": hub.expanduser()}
     return {
         name: {"path": str(folder), "exists": folder.is_dir(), "bytes": _size(folder)}
         for name, folder in folders.items()
@@ -194,7 +201,9 @@ def as_lines(report: dict[str, Any]) -> list[str]:
     lines += ["", "engines"]
     lines += [f"  {name:18}{'ready' if ready else 'packages missing'}" for name, ready in report["engines"].items()]
     lines += ["", "models"]
-    lines += [f"  {m['name']:18}{_human(m['bytes'])}, {m['folder']}" for m in report["models"]] or ["  none"]
+    for model in report["models"]:
+        what = f"{_human(model['bytes'])}, {model['folder']}" if model["installed"] else "not installed"
+        lines.append(f"  {model['name']:18}{what}")
     lines += ["", "folders"]
     for name, folder in report["folders"].items():
         lines.append(f"  {name:18}{_human(folder['bytes']) if folder['exists'] else 'not there yet'}, {folder['path']}")

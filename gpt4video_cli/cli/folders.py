@@ -14,13 +14,3 @@ def data_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("gpt4video", appauthor=False))
-
-
-def cache_folder() -> Path:
-    """Converted and trained weights."""
-    home = os.environ.get("GPT4VIDEO_HOME")
-    if home:
-        return Path(home).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("gpt4video", appauthor=False))

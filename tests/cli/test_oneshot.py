@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -90,9 +91,19 @@ def test_the_reader_of_a_pipe_may_go_away(environment: dict[str, str], random_mo
         assert process.wait(60) == ExitCode.FAILED
 
 
-def test_a_prompt_longer_than_the_context(
-    random_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_ends_it_with_130(environment: dict[str, str], random_model: Path) -> None:
+    command = [sys.executable, "-m", "gpt4video_cli", "chat", "-p", "hello", "-m", str(random_model)]
+    command += ["-q", "--max-tokens", "2000", "--temperature", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)  # the answer has begun
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().endswith(b"\n")
+        assert process.stderr.read() == b""
+        assert process.wait(60) == ExitCode.INTERRUPTED
+
+
+def test_a_prompt_longer_than_the_context(random_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gpt4video_cli.cli.app import run
 
     assert run(["chat", "-p", "word " * 5000, "-m", str(random_model), "-q"]) == ExitCode.USAGE
