@@ -6,6 +6,7 @@ A still image is a clip of one frame. FFmpeg decodes no animated WebP (measured 
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 1 << 28
-# What Pillow raises on damaged files, by format.
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
+# Pillow's readers raise whatever a damaged file makes them trip over: OSError, SyntaxError, EOFError, struct.error, ...
+READ_ERRORS = (Exception,)
 
 
 class StillImage:
     """An image file opened by Pillow. ``count`` pictures; more than one only for animations."""
 
     def __init__(self, path: str) -> None:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         self.path = path
         self.notes: list[str] = []
@@ -35,16 +36,17 @@ class StillImage:
             self.image = Image.open(path)
         except Image.DecompressionBombError:
             raise ClipError(path, "has too many pixels to decode") from None
-        except (UnidentifiedImageError, *READ_ERRORS):
+        except READ_ERRORS:
             raise ClipError(path, "is a damaged image: its header cannot be read") from None
         self.format = self.image.format or "image"
         self.mode, self.stored_size = self.image.mode, self.image.size
-        try:
-            self.count: int = getattr(self.image, "n_frames", 1)
+        self.orientation, self.count = 1, 1
+        # Neither damaged EXIF data nor a damaged later picture spoils the first picture.
+        with suppress(*READ_ERRORS):
             # EXIF 2.32, tag 274: 1 is upright.
             self.orientation = int(self.image.getexif().get(0x0112, 1))
-        except READ_ERRORS:
-            self.count, self.orientation = 1, 1
+        with suppress(*READ_ERRORS):
+            self.count = getattr(self.image, "n_frames", 1)
 
     def close(self) -> None:
         self.image.close()
@@ -56,18 +58,25 @@ class StillImage:
 
     def durations(self) -> list[float]:
         """How long each picture is shown, in seconds. Browsers show a picture without a duration for 0.1 s."""
-        seconds = []
-        for index in range(self.count):
-            self.image.seek(index)
-            self.image.load()
-            seconds.append(self.image.info.get("duration", 0) / 1000 or 0.1)
+        seconds: list[float] = []
+        try:
+            for index in range(self.count):
+                self.image.seek(index)
+                self.image.load()
+                seconds.append(self.image.info.get("duration", 0) / 1000 or 0.1)
+        except READ_ERRORS:
+            if not seconds:
+                raise ClipError(self.path, "is a damaged image: its picture cannot be decoded") from None
+            self.notes.append(f"the animation is damaged: {len(seconds)} of {self.count} pictures can be read")
         return seconds
 
     def picture(self, index: int, min_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
         """Picture ``index`` as uint8 [H, W, 3], upright, and its (width, height) before shrinking."""
         from PIL import Image, ImageOps
 
-        image = ImageOps.exif_transpose(self._loaded(index))
+        image = self._loaded(index)
+        with suppress(*READ_ERRORS):
+            image = ImageOps.exif_transpose(image)
         size = image.size
         if image.mode.startswith("I") or image.mode == "F":
             image = Image.fromarray(_to_8_bits(np.asarray(image)))
@@ -88,7 +97,8 @@ class StillImage:
             self.image.load()
             return self.image.copy()
         except READ_ERRORS:
-            pass
+            if index > 0:
+                raise ClipError(self.path, f"is damaged: its picture {index + 1} cannot be decoded") from None
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
             with Image.open(self.path) as again:

@@ -178,3 +178,26 @@ def test_boxes_of_a_whole_and_a_cut_file(tmp_path: Path) -> None:
     assert whole and {b"ftyp", b"mdat", b"moov"} <= set(boxes)
     boxes, whole = top_level_boxes(str(cut(path, 0.5)))
     assert not whole and b"moov" not in boxes
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.gif", "a.webm"])
+def test_whatever_is_cut_or_changed_gives_frames_or_a_reason(tmp_path: Path, reader: FrameReader, name: str) -> None:
+    codec = {"a.gif": "gif", "a.webm": "libvpx"}.get(name, "mpeg4")
+    path = write_video(tmp_path / name, codec=codec, pixels="rgb8" if codec == "gif" else "yuv420p")
+    whole = path.read_bytes()
+    random = np.random.default_rng(3)
+    for _ in range(15):
+        content = bytearray(whole[: random.integers(1, len(whole))] if random.random() < 0.4 else whole)
+        for at in random.integers(0, len(content), random.integers(0, 20)):
+            content[at] = random.integers(0, 256)
+        path.write_bytes(content)
+        for look in (
+            lambda: len(reader.read(path, SamplingPlan(frames=3)).frames),
+            lambda: probe_clip(path, reader=reader),
+        ):
+            try:
+                assert look()
+            except ClipError as error:
+                # Refused for a reason that we know, not because something unforeseen was raised, crashed or hung.
+                assert "cannot be decoded (" not in error.reason
+                assert "crashed" not in error.reason and "did not end" not in error.reason
