@@ -99,7 +99,7 @@ class Assistant:
         model, began = self.model, time.perf_counter()
         if seen := self._memory.recall(path, plan):
             return seen
-        side = model.preprocess_config.shortest_edge
+        side = model.preprocess_config.decode_side
         clip = self.reader.read(path, plan, min_side=side)  # file -> frames uint8 [T, H, W, 3]
         timings["decode"] += time.perf_counter() - began
         if seen := self._memory.find(path, clip.receipt.sha256, plan):

@@ -101,7 +101,7 @@ class Startup:
         self._model: Model | None = None
         self._loading: threading.Thread | None = None
         self.reader = EarlyReader(limit=request.time_limit)
-        self.min_side = PreprocessConfig.from_folder(request.folder / "vision").shortest_edge
+        self.min_side = PreprocessConfig.from_folder(request.folder / "vision").decode_side
 
     def __enter__(self) -> Startup:
         self.reader.warm()

@@ -6,6 +6,7 @@ Letters: B dialogues, L tokens, N video tokens, T frames, P patches, D_v and D_l
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from gpt4video_cli.model.abstractor import Abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.shapeworld.dialogues import watching, watching_two
+from gpt4video_cli.shapeworld.scene import Scene
 from gpt4video_cli.training.clips import scene_at
 from gpt4video_cli.training.examples import IGNORED, Example, collate, encode_dialogue
 from gpt4video_cli.training.loop import LoopOptions, train_loop
@@ -39,18 +41,28 @@ def precompute_features(encoder: VisualEncoder, frames: NDArray[np.uint8]) -> Te
     return torch.cat(parts)
 
 
+SHORT_STEPS = 300
+"""So many steps see one or two questions a clip; the first half of them clips with one shape and nothing else."""
+
+
 def draw_dialogues(
-    tokenizer: Tokenizer, count: int, clips: int, video_tokens: int, rng: random.Random, *, seed: int
+    tokenizer: Tokenizer, count: int, scenes: Sequence[Scene], video_tokens: int, rng: random.Random, *, step: int
 ) -> list[tuple[Example, tuple[int, ...]]]:
-    """``count`` dialogues about one or two of the ``clips``, with the clips' indices."""
-    made = []
+    """``count`` dialogues about one or two of the clips of ``scenes``, with the clips' indices; easy ones at first."""
+    easy = [i for i, s in enumerate(scenes) if len(s.shapes) == 1 and s.camera == "still" and s.fade == "none"]
+    choice = easy if step < SHORT_STEPS // 2 else range(len(scenes))
+    made: list[tuple[Example, tuple[int, ...]]] = []
     for _ in range(count):
-        first, second = rng.randrange(clips), rng.randrange(clips)
+        first, second = rng.choice(choice), rng.choice(choice)
+        if step < SHORT_STEPS:
+            dialogue = watching(rng, scene=scenes[first], turns=rng.randint(1, 2))
+            made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first,)))
+            continue
         if rng.random() < 0.12:
-            dialogue = watching_two(rng, scenes=(scene_at(seed, first), scene_at(seed, second)), turns=6)
+            dialogue = watching_two(rng, scenes=(scenes[first], scenes[second]), turns=6)
             indices: tuple[int, ...] = (first, second)
         else:
-            dialogue = watching(rng, scene=scene_at(seed, first), turns=rng.randint(5, 8))
+            dialogue = watching(rng, scene=scenes[first], turns=rng.randint(5, 8))
             indices = (first,)
         made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), indices))
     return made
@@ -84,14 +96,17 @@ def align(
     abstractor.requires_grad_(True).train()
     pools: dict[int, list[list[tuple[Example, tuple[int, ...]]]]] = {}
     tokens = abstractor.config.tokens
+    scenes = [scene_at(seed, i) for i in range(len(features))]
+    _match_scale(abstractor, language_model, features[:32].float())
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
         if pool not in pools:
             rng = random.Random(f"align/{seed}/{pool}")
-            drawn = draw_dialogues(tokenizer, batch_size * 8, len(features), tokens, rng, seed=seed)
+            size = batch_size * 2 if step < SHORT_STEPS else batch_size
+            drawn = draw_dialogues(tokenizer, size * 8, scenes, tokens, rng, step=pool * 8)
             drawn.sort(key=lambda pair: len(pair[0].ids))
-            batches = [drawn[i * batch_size : (i + 1) * batch_size] for i in range(8)]
+            batches = [drawn[i * size : (i + 1) * size] for i in range(8)]
             rng.shuffle(batches)
             pools.clear()
             pools[pool] = batches
@@ -105,6 +120,13 @@ def align(
             return answer_loss(language_model, embeddings, labels)
 
     train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="align")
+
+
+@torch.no_grad()
+def _match_scale(abstractor: Abstractor, language_model: Any, features: Tensor) -> None:
+    """Let the video embeddings start as large as the embeddings of words, which the language model is used to."""
+    words = language_model.get_input_embeddings().weight
+    abstractor.projection.weight.mul_(words.std() / abstractor(features).std())
 
 
 def with_video(embeddings: Tensor, examples: list[Example], video: Tensor) -> Tensor:

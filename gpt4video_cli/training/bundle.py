@@ -44,9 +44,9 @@ class Recipe:
     contrastive: LoopOptions = LoopOptions(steps=1300, learning_rate=1.5e-3, warm_up=60)
     contrastive_batch: int = 128
     contrastive_pool: int = 30_000
-    language: LoopOptions = LoopOptions(steps=1400, learning_rate=2e-3, warm_up=100)
+    language: LoopOptions = LoopOptions(steps=1000, learning_rate=2e-3, warm_up=50)
     language_batch: int = 24
-    clips: int = 10_000
+    clips: int = 7_500
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
     align: LoopOptions = LoopOptions(steps=2000, learning_rate=1e-3, warm_up=100)

@@ -48,7 +48,7 @@ def sampled_frames(count: int, *, frames: int, side: int, seed: int, cache: Path
         path = Path(folder) / "clip.mp4"
         for i in range(count):
             film_scene(path, scene_at(seed, i), random.Random(f"film/{seed}/{i}"))
-            kept[i] = resize_and_crop(read_clip(str(path), plan, min_side=2 * side).frames, config)
+            kept[i] = resize_and_crop(read_clip(str(path), plan, min_side=config.decode_side).frames, config)
             path.unlink()
             if (i + 1) % 500 == 0:
                 print(f"clips {i + 1}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)

@@ -36,6 +36,15 @@ class PreprocessConfig:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
+    @property
+    def decode_side(self) -> int:
+        """Shorter side, in pixels, down to which a decoder may shrink frames while converting them.
+
+        Twice what the tower sees: the rest is left to the antialiased resize that the tower was trained with, and a
+        4K frame still never exists at full size.
+        """
+        return 2 * self.shortest_edge
+
     @classmethod
     def square(cls, side: int) -> PreprocessConfig:
         """CLIP's preprocessing for a tower that sees ``side`` x ``side`` pixels."""

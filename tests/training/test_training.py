@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig
 from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.scene import sample_scene
-from gpt4video_cli.training.align import align, answer_loss, draw_dialogues, with_video
+from gpt4video_cli.training.align import SHORT_STEPS, align, answer_loss, draw_dialogues, with_video
 from gpt4video_cli.training.examples import END, IGNORED, START, collate, encode_dialogue
 from gpt4video_cli.training.instruct import instruct, with_lora
 from gpt4video_cli.training.language_model import new_language_model, weighted_loss
@@ -92,7 +93,8 @@ def test_padding_changes_no_loss(tokenizer: Tokenizer) -> None:
 def test_video_lands_where_the_example_says_and_nowhere_else() -> None:
     rng = random.Random(0)
     tokenizer = train_tokenizer(vocabulary=400, samples=50)
-    drawn = draw_dialogues(tokenizer, 6, 4, 3, rng, seed=0)
+    scenes = [sample_scene(rng) for _ in range(4)]
+    drawn = draw_dialogues(tokenizer, 6, scenes, 3, rng, step=SHORT_STEPS)
     ids, _, _ = collate([e for e, _ in drawn])
     text = torch.randn(*ids.shape, 8)
     video = torch.randn(sum(len(c) for _, c in drawn), 3, 8)
@@ -184,5 +186,5 @@ def test_learning_rate_warms_up_and_falls_to_its_floor() -> None:
     options = LoopOptions(steps=100, learning_rate=1.0, warm_up=10, floor=0.05)
     rates = [learning_rate(step, options) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[100] == pytest.approx(0.05)
