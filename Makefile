@@ -46,7 +46,7 @@ demo: $(VENV)/installed
 	@for question in \
 		"What shape is the object?" \
 		"What colour is the object?" \
-		"Which way does the object move?"; \
+		"How does the object move?"; \
 	do \
 		printf '\n> %s\n' "$$question"; \
 		$(BIN)/gpt4video chat $(CLIP) --prompt "$$question" </dev/null || exit $$?; \

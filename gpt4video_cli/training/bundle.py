@@ -26,7 +26,7 @@ from gpt4video_cli.training.align import align, precompute_features
 from gpt4video_cli.training.clips import sampled_frames
 from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.training.instruct import instruct, with_lora
-from gpt4video_cli.training.language_model import new_language_model, pretrain
+from gpt4video_cli.training.language_model import binding_example_of, new_language_model, pretrain
 from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.training.tokenizer import train_tokenizer
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
@@ -46,10 +46,13 @@ class Recipe:
     contrastive_pool: int = 30_000
     language: LoopOptions = LoopOptions(steps=1000, learning_rate=2e-3, warm_up=50)
     language_batch: int = 24
+    binding: LoopOptions = LoopOptions(steps=900, learning_rate=1.5e-3, warm_up=30)
+    """Second round of the language model's pretraining."""
+    binding_batch: int = 32
     clips: int = 7_500
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    align: LoopOptions = LoopOptions(steps=2000, learning_rate=1e-3, warm_up=100)
+    align: LoopOptions = LoopOptions(steps=1900, learning_rate=1e-3, warm_up=100)
     align_batch: int = 24
     instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
@@ -86,6 +89,16 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             folder=work,
             batch_size=recipe.language_batch,
             seed=recipe.seed,
+        )
+        pretrain(
+            language_model,
+            tokenizer,
+            recipe.binding,
+            folder=work,
+            batch_size=recipe.binding_batch,
+            seed=recipe.seed + 1,
+            make=binding_example_of,
+            name="binding",
         )
         language_model.half().save_pretrained(language)
         (language / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,27 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
     return encode_dialogue(tokenizer, pretraining_dialogue(rng), rng)
 
 
-def batches_of(tokenizer: Tokenizer, pool: int, batch_size: int, seed: int) -> list[list[Example]]:
+def binding_example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
+    """For the second round: half of the dialogues are one or two questions about two or three shapes.
+
+    After the first round the model found the only colour of a description but not yet which of several belongs to
+    "the circle" (colours 55 % right over all clips).
+    """
+    if rng.random() < 0.5:
+        scene = sample_scene(rng, shapes=rng.choice((2, 3)))
+        return encode_dialogue(tokenizer, watching(rng, scene=scene, turns=rng.randint(1, 2)), rng)
+    return example_of(tokenizer, rng, SHORT_STEPS + step)
+
+
+ExampleMaker = Callable[[Tokenizer, random.Random, int], Example]
+
+
+def batches_of(tokenizer: Tokenizer, make: ExampleMaker, pool: int, batch_size: int, seed: int) -> list[list[Example]]:
     """The batches of 8 steps, cut from one pool sorted by length, so that little is padded; in random order."""
     rng, step = random.Random(f"{seed}/{pool}"), pool * 8
-    if step < SHORT_STEPS:
+    if make is example_of and step < SHORT_STEPS:
         batch_size = int(batch_size * 2.5)  # about as many tokens as later
-    ordered = sorted((example_of(tokenizer, rng, step) for _ in range(batch_size * 8)), key=lambda e: len(e.ids))
+    ordered = sorted((make(tokenizer, rng, step) for _ in range(batch_size * 8)), key=lambda e: len(e.ids))
     batches = [ordered[i * batch_size : (i + 1) * batch_size] for i in range(8)]
     rng.shuffle(batches)
     return batches
@@ -85,20 +101,28 @@ def weighted_loss(logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor) -> 
 
 
 def pretrain(
-    model: Any, tokenizer: Tokenizer, options: LoopOptions, *, folder: Path, batch_size: int, seed: int
+    model: Any,
+    tokenizer: Tokenizer,
+    options: LoopOptions,
+    *,
+    folder: Path,
+    batch_size: int,
+    seed: int,
+    make: ExampleMaker = example_of,
+    name: str = "language_model",
 ) -> None:
-    """Train ``model`` in place."""
+    """Train ``model`` in place on the examples that ``make`` draws."""
     pools: dict[int, list[list[Example]]] = {}
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
         if pool not in pools:
             pools.clear()
-            pools[pool] = batches_of(tokenizer, pool, batch_size, seed)
+            pools[pool] = batches_of(tokenizer, make, pool, batch_size, seed)
         ids, labels, mask = collate(pools[pool][place])
         with torch.autocast("cpu", torch.bfloat16):
             # No attention mask: padding stands on the right, where causal attention never looks back from.
             logits = model(input_ids=ids).logits
         return weighted_loss(logits, ids, labels, mask)
 
-    train_loop(model.named_parameters(), loss_of, options, folder=folder, name="language_model")
+    train_loop(model.named_parameters(), loss_of, options, folder=folder, name=name)
