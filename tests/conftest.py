@@ -11,9 +11,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
+
+# A run in the background of a script ignores Ctrl-C, and so would every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = (
     "the a red blue green circle square triangle moves left right up down what colour is it video clip ###Human: ###AI:"

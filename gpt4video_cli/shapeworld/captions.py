@@ -122,7 +122,7 @@ def frame_caption(scene: Scene, t: float, rng: random.Random) -> str:
         if not shape.visible(t):
             continue
         radius = shape.radius_at(t)
-        size = "small" if radius < 0.16 else "big"
+        size = "small" if radius < 0.18 else "big"
         tilt = " tilted" if shape.motion == "spinning" else ""
         parts.append(f"{size}{tilt} {shape.colour} {shape.shape} at the {position(x, y)}")
     rng.shuffle(parts)

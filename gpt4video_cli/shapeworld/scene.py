@@ -21,7 +21,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (255, 140, 196),
     "cyan": (20, 205, 222),
 }
-SIZES: dict[str, tuple[float, float]] = {"small": (0.105, 0.13), "big": (0.19, 0.235)}
+SIZES: dict[str, tuple[float, float]] = {"small": (0.125, 0.15), "big": (0.21, 0.25)}
 """Radius of the circle around a shape, as a fraction of the side."""
 PLAIN_BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (245, 245, 245),
@@ -112,7 +112,7 @@ def _sample_shape(rng: random.Random, *, camera_moves: bool) -> Shape:
     size = rng.choice(tuple(SIZES))
     radius = rng.uniform(*SIZES[size])
     if motion in ("growing", "shrinking"):
-        radius = rng.uniform(0.13, 0.19)
+        radius = rng.uniform(0.14, 0.19)
     presence = "always"
     if not camera_moves and rng.random() < 0.15:
         presence = rng.choice(PRESENCES[1:])
@@ -165,7 +165,7 @@ def sample_scene(rng: random.Random, *, shapes: int | None = None, plain: bool =
             break
         new = _sample_shape(rng, camera_moves=camera != "still")
         if len(placed) and wanted == 3:
-            new = replace(new, radius=min(new.radius, 0.2))
+            new = replace(new, radius=min(new.radius, 0.21))
         names = {(s.colour, s.shape) for s in placed}
         if (new.colour, new.shape) not in names and all(_apart(new, s) for s in placed):
             placed.append(new)

@@ -6,7 +6,7 @@ Letters: B dialogues, L tokens, N video tokens, T frames, P patches, D_v and D_l
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from gpt4video_cli.model.abstractor import Abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder
-from gpt4video_cli.shapeworld.dialogues import watching, watching_two
+from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
+from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
 from gpt4video_cli.training.clips import scene_at
 from gpt4video_cli.training.examples import IGNORED, Example, collate, encode_dialogue
@@ -68,6 +69,40 @@ def draw_dialogues(
     return made
 
 
+def draw_short_dialogues(
+    tokenizer: Tokenizer, count: int, scenes: Sequence[Scene], video_tokens: int, rng: random.Random, *, step: int
+) -> list[tuple[Example, tuple[int, ...]]]:
+    """For the second round: one or two questions a clip, most of them about motion and shape; few long dialogues.
+
+    In a long dialogue the first answers give the later ones away, so that little is learned from the clip: after 430
+    steps of the first round colours were 71 % right, shapes 32 % and motion 13 %.
+    """
+    single = [i for i, s in enumerate(scenes) if len(s.shapes) == 1 and s.camera == "still"]
+    made: list[tuple[Example, tuple[int, ...]]] = []
+    for _ in range(count):
+        if rng.random() < 0.06:
+            made += draw_dialogues(tokenizer, 1, scenes, video_tokens, rng, step=SHORT_STEPS)
+            continue
+        clip = rng.choice(single) if rng.random() < max(0.2, 0.8 - step / 1000) else rng.randrange(len(scenes))
+        turns: list[Turn] = []
+        for kind in rng.choices(("motion", "shape", "colour", "count", "yesno", "any"), (8, 5, 3, 2, 3, 6), k=2):
+            asked = ask(scenes[clip], kind, rng) if kind != "any" else None
+            if asked is not None:
+                turns.append(Turn(asked.text, asked.answer, () if turns else (0,)))
+            elif kind == "any":
+                turn = watching(rng, scene=scenes[clip], turns=1).turns[0]
+                turns.append(Turn(turn.user, turn.answer, () if turns else (0,)))
+        if turns:
+            dialogue = Dialogue((scenes[clip],), tuple(turns))
+            made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (clip,)))
+        else:
+            made += draw_dialogues(tokenizer, 1, scenes, video_tokens, rng, step=SHORT_STEPS)
+    return made
+
+
+Drawer = Callable[..., list[tuple[Example, tuple[int, ...]]]]
+
+
 def answer_loss(language_model: Any, embeddings: Tensor, labels: Tensor) -> Tensor:
     """Equation (5): mean negative log likelihood of the assistant's tokens, given everything before each.
 
@@ -90,6 +125,8 @@ def align(
     folder: Path,
     batch_size: int,
     seed: int,
+    draw: Drawer = draw_dialogues,
+    name: str = "align",
 ) -> None:
     """Train ``abstractor`` in place on ``features`` of the training clips; the language model stays as it is."""
     language_model.requires_grad_(False).eval()
@@ -97,14 +134,15 @@ def align(
     pools: dict[int, list[list[tuple[Example, tuple[int, ...]]]]] = {}
     tokens = abstractor.config.tokens
     scenes = [scene_at(seed, i) for i in range(len(features))]
-    _match_scale(abstractor, language_model, features[:32].float())
+    if draw is draw_dialogues:
+        _match_scale(abstractor, language_model, features[:32].float())
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
         if pool not in pools:
-            rng = random.Random(f"align/{seed}/{pool}")
-            size = batch_size * 2 if step < SHORT_STEPS else batch_size
-            drawn = draw_dialogues(tokenizer, size * 8, scenes, tokens, rng, step=pool * 8)
+            rng = random.Random(f"{name}/{seed}/{pool}")
+            size = batch_size * 2 if draw is draw_dialogues and step < SHORT_STEPS else batch_size
+            drawn = draw(tokenizer, size * 8, scenes, tokens, rng, step=pool * 8)
             drawn.sort(key=lambda pair: len(pair[0].ids))
             batches = [drawn[i * size : (i + 1) * size] for i in range(8)]
             rng.shuffle(batches)
@@ -119,7 +157,7 @@ def align(
             embeddings = with_video(embeddings, [e for e, _ in batch], video)
             return answer_loss(language_model, embeddings, labels)
 
-    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="align")
+    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name=name)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
-from gpt4video_cli.training.align import align, precompute_features
+from gpt4video_cli.training.align import align, draw_short_dialogues, precompute_features
 from gpt4video_cli.training.clips import sampled_frames
 from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.training.instruct import instruct, with_lora
@@ -41,8 +41,8 @@ class Recipe:
     frames: int = 8
     """T: frames that are sampled from a clip."""
     vocabulary: int = 1024
-    contrastive: LoopOptions = LoopOptions(steps=1300, learning_rate=1.5e-3, warm_up=60)
-    contrastive_batch: int = 128
+    contrastive: LoopOptions = LoopOptions(steps=1800, learning_rate=1e-3, warm_up=60)
+    contrastive_batch: int = 130
     contrastive_pool: int = 30_000
     language: LoopOptions = LoopOptions(steps=1000, learning_rate=2e-3, warm_up=50)
     language_batch: int = 24
@@ -52,8 +52,11 @@ class Recipe:
     clips: int = 7_500
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    align: LoopOptions = LoopOptions(steps=1900, learning_rate=1e-3, warm_up=100)
+    align: LoopOptions = LoopOptions(steps=489, learning_rate=1e-3, warm_up=100, horizon=1900)
     align_batch: int = 24
+    align_again: LoopOptions = LoopOptions(steps=1250, learning_rate=1.5e-3, warm_up=30)
+    """Second round of stage 1, on short dialogues."""
+    align_again_batch: int = 48
     instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
 
@@ -75,7 +78,7 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             pool=recipe.contrastive_pool,
             seed=recipe.seed,
         )
-        _report("retrieval of 1 in 256 unseen captions", retrieval(pair, tokenizer))
+        _report("retrieval of 1 in 255 unseen captions", retrieval(pair, tokenizer))
         save_visual_encoder(encoder.half(), vision)
     encoder = load_visual_encoder(vision, dtype="float32")
 
@@ -110,15 +113,28 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     torch.manual_seed(recipe.seed)
     abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
     if not (work / "abstractor.safetensors").exists():
+        features = precompute_features(encoder, frames)
         align(
             abstractor,
             language_model,
             tokenizer,
-            precompute_features(encoder, frames),
+            features,
             recipe.align,
             folder=work,
             batch_size=recipe.align_batch,
             seed=recipe.seed,
+        )
+        align(
+            abstractor,
+            language_model,
+            tokenizer,
+            features,
+            recipe.align_again,
+            folder=work,
+            batch_size=recipe.align_again_batch,
+            seed=recipe.seed,
+            draw=draw_short_dialogues,
+            name="align_again",
         )
         save_abstractor(abstractor.half(), work / "abstractor.safetensors")
     if not (work / "adapter").exists():
@@ -187,7 +203,7 @@ def bundle_card(recipe: Recipe) -> Card:
         limits=(
             "It knows rendered clips of at most three coloured shapes; of real footage it sees colours and patterns at "
             "best, and it was trained to say that it sees no shape it knows.",
-            "It sees 8 frames of 64 x 64 pixels, the middle square of each, and hears nothing.",
+            "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
             "background, camera and fades.",
             "It asks for new clips in simple words; this version cannot film them.",

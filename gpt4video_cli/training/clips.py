@@ -30,7 +30,7 @@ def scene_at(seed: int, index: int) -> Scene:
 
 def film_scene(path: Path, scene: Scene, rng: random.Random, *, side: int | None = None) -> None:
     """Write ``scene`` as an mp4 of 1 to 3 seconds; size, frame rate and compression vary as ``rng`` says."""
-    side = side or rng.choice((64, 80, 96, 96, 128))
+    side = side or rng.choice((80, 96, 112, 128, 128))
     frames = render_clip(scene, side=side, frames=rng.randint(12, 24))
     write_mp4(path, frames, fps=rng.choice((8, 10, 12)), crf=rng.choice((16, 20, 24, 28)), preset="ultrafast")
 

@@ -1,4 +1,4 @@
-"""The model that ships with the program: small, complete, openable by other tools, and right about clips it never saw."""
+"""The model that ships with the program: small, complete, openable by other tools, and right about unseen clips."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_real_clips_are_answered_with_a_right_receipt(assistant: Assistant, path
     assert np.allclose(receipt["requested"], [(i + 0.5) * step for i in range(8)], atol=1e-6)
     assert all(0 <= r - s < 0.1 for r, s in zip(receipt["requested"], receipt["seen"], strict=True))
     assert (receipt["height"] > receipt["width"]) == (path.stem == "skateboarding_dog")
-    assert [e.answer for e in events if isinstance(e, Done)][0]
+    assert next(e.answer for e in events if isinstance(e, Done))
 
 
 def test_a_still_picture_is_a_clip(assistant: Assistant, tmp_path: Path) -> None:

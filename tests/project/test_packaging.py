@@ -152,5 +152,5 @@ def test_kernels_is_not_taken_for_the_package_of_that_name() -> None:
 def test_the_bundle_and_the_cards_are_there() -> None:
     assert list((ROOT / "model_cards").glob("*.toml"))
     bundle = ROOT / "gpt4video_cli" / "bundle"
-    assert (bundle / "model" / "card.toml").is_file()
+    assert (bundle / "model" / "abstractor.safetensors").is_file()
     assert list((bundle / "clips").glob("*.mp4"))
