@@ -41,9 +41,9 @@ class Recipe:
     frames: int = 8
     """T: frames that are sampled from a clip."""
     vocabulary: int = 1024
-    contrastive: LoopOptions = LoopOptions(steps=1800, learning_rate=1e-3, warm_up=60)
+    contrastive: LoopOptions = LoopOptions(steps=3000, learning_rate=1e-3, warm_up=60)
     contrastive_batch: int = 130
-    contrastive_pool: int = 30_000
+    contrastive_pool: int = 20_000
     language: LoopOptions = LoopOptions(steps=1000, learning_rate=2e-3, warm_up=50)
     language_batch: int = 24
     binding: LoopOptions = LoopOptions(steps=900, learning_rate=1.5e-3, warm_up=30)
