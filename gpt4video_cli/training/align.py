@@ -6,7 +6,7 @@ Letters: B dialogues, L tokens, N video tokens, T frames, P patches, D_v and D_l
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,65 +42,49 @@ def precompute_features(encoder: VisualEncoder, frames: NDArray[np.uint8]) -> Te
     return torch.cat(parts)
 
 
-SHORT_STEPS = 300
-"""So many steps see one or two questions a clip; the first half of them clips with one shape and nothing else."""
+LONG_FROM = 1500
+"""From this step on, a third of the dialogues are long or about two clips; before, one in twenty is."""
+
+Drawn = tuple[Example, tuple[int, ...]]
+"""A dialogue and the indices of the clips it shows."""
 
 
 def draw_dialogues(
     tokenizer: Tokenizer, count: int, scenes: Sequence[Scene], video_tokens: int, rng: random.Random, *, step: int
-) -> list[tuple[Example, tuple[int, ...]]]:
-    """``count`` dialogues about one or two of the clips of ``scenes``, with the clips' indices; easy ones at first."""
-    easy = [i for i, s in enumerate(scenes) if len(s.shapes) == 1 and s.camera == "still" and s.fade == "none"]
-    choice = easy if step < SHORT_STEPS // 2 else range(len(scenes))
-    made: list[tuple[Example, tuple[int, ...]]] = []
-    for _ in range(count):
-        first, second = rng.choice(choice), rng.choice(choice)
-        if step < SHORT_STEPS:
-            dialogue = watching(rng, scene=scenes[first], turns=rng.randint(1, 2))
-            made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first,)))
-            continue
-        if rng.random() < 0.12:
-            dialogue = watching_two(rng, scenes=(scenes[first], scenes[second]), turns=6)
-            indices: tuple[int, ...] = (first, second)
-        else:
-            dialogue = watching(rng, scene=scenes[first], turns=rng.randint(5, 8))
-            indices = (first,)
-        made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), indices))
-    return made
+) -> list[Drawn]:
+    """``count`` dialogues about clips of ``scenes``: mostly one or two questions, at first mostly about single shapes.
 
-
-def draw_short_dialogues(
-    tokenizer: Tokenizer, count: int, scenes: Sequence[Scene], video_tokens: int, rng: random.Random, *, step: int
-) -> list[tuple[Example, tuple[int, ...]]]:
-    """For the second round: one or two questions a clip, most of them about motion and shape; few long dialogues.
-
-    In a long dialogue the first answers give the later ones away, so that little is learned from the clip: after 430
-    steps of the first round colours were 71 % right, shapes 32 % and motion 13 %.
+    In a long dialogue the first answers give the later ones away, so that little is learned from the clip.
     """
-    single = [i for i, s in enumerate(scenes) if len(s.shapes) == 1 and s.camera == "still"]
-    made: list[tuple[Example, tuple[int, ...]]] = []
-    for _ in range(count):
-        if rng.random() < 0.06:
-            made += draw_dialogues(tokenizer, 1, scenes, video_tokens, rng, step=SHORT_STEPS)
+    single = [i for i, s in enumerate(scenes) if len(s.shapes) == 1 and s.camera == "still"] or range(len(scenes))
+    made: list[Drawn] = []
+    while len(made) < count:
+        if rng.random() < (0.05 if step < LONG_FROM else 0.33):
+            made.append(_long_dialogue(tokenizer, scenes, video_tokens, rng))
             continue
-        clip = rng.choice(single) if rng.random() < max(0.2, 0.8 - step / 1000) else rng.randrange(len(scenes))
-        turns: list[Turn] = []
-        for kind in rng.choices(("motion", "shape", "colour", "count", "yesno", "any"), (8, 5, 3, 2, 3, 6), k=2):
+        clip = rng.choice(single) if rng.random() < max(0.2, 0.8 - step / 1500) else rng.randrange(len(scenes))
+        exchanges = []
+        for kind in rng.choices(("motion", "shape", "colour", "count", "yesno", "any"), (6, 5, 3, 2, 3, 6), k=2):
             asked = ask(scenes[clip], kind, rng) if kind != "any" else None
             if asked is not None:
-                turns.append(Turn(asked.text, asked.answer, () if turns else (0,)))
+                exchanges.append((asked.text, asked.answer))
             elif kind == "any":
                 turn = watching(rng, scene=scenes[clip], turns=1).turns[0]
-                turns.append(Turn(turn.user, turn.answer, () if turns else (0,)))
-        if turns:
-            dialogue = Dialogue((scenes[clip],), tuple(turns))
+                exchanges.append((turn.user, turn.answer))
+        if exchanges:
+            turns = tuple(Turn(u, a, () if i else (0,)) for i, (u, a) in enumerate(exchanges))
+            dialogue = Dialogue((scenes[clip],), turns)
             made.append((encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (clip,)))
-        else:
-            made += draw_dialogues(tokenizer, 1, scenes, video_tokens, rng, step=SHORT_STEPS)
     return made
 
 
-Drawer = Callable[..., list[tuple[Example, tuple[int, ...]]]]
+def _long_dialogue(tokenizer: Tokenizer, scenes: Sequence[Scene], video_tokens: int, rng: random.Random) -> Drawn:
+    first, second = rng.randrange(len(scenes)), rng.randrange(len(scenes))
+    if rng.random() < 0.5:
+        dialogue = watching_two(rng, scenes=(scenes[first], scenes[second]), turns=4)
+        return encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first, second)
+    dialogue = watching(rng, scene=scenes[first], turns=rng.randint(3, 6))
+    return encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first,)
 
 
 def answer_loss(language_model: Any, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -125,26 +109,22 @@ def align(
     folder: Path,
     batch_size: int,
     seed: int,
-    draw: Drawer = draw_dialogues,
-    name: str = "align",
 ) -> None:
     """Train ``abstractor`` in place on ``features`` of the training clips; the language model stays as it is."""
     language_model.requires_grad_(False).eval()
     abstractor.requires_grad_(True).train()
-    pools: dict[int, list[list[tuple[Example, tuple[int, ...]]]]] = {}
+    pools: dict[int, list[list[Drawn]]] = {}
     tokens = abstractor.config.tokens
     scenes = [scene_at(seed, i) for i in range(len(features))]
-    if draw is draw_dialogues:
-        _match_scale(abstractor, language_model, features[:32].float())
+    _match_scale(abstractor, language_model, features[:32].float())
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
         if pool not in pools:
-            rng = random.Random(f"{name}/{seed}/{pool}")
-            size = batch_size * 2 if draw is draw_dialogues and step < SHORT_STEPS else batch_size
-            drawn = draw(tokenizer, size * 8, scenes, tokens, rng, step=pool * 8)
+            rng = random.Random(f"align/{seed}/{pool}")
+            drawn = draw_dialogues(tokenizer, batch_size * 8, scenes, tokens, rng, step=pool * 8)
             drawn.sort(key=lambda pair: len(pair[0].ids))
-            batches = [drawn[i * size : (i + 1) * size] for i in range(8)]
+            batches = [drawn[i * batch_size : (i + 1) * batch_size] for i in range(8)]
             rng.shuffle(batches)
             pools.clear()
             pools[pool] = batches
@@ -157,7 +137,7 @@ def align(
             embeddings = with_video(embeddings, [e for e, _ in batch], video)
             return answer_loss(language_model, embeddings, labels)
 
-    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name=name)
+    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="align")
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
-from gpt4video_cli.training.align import align, draw_short_dialogues, precompute_features
+from gpt4video_cli.training.align import align, precompute_features
 from gpt4video_cli.training.clips import sampled_frames
 from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.training.instruct import instruct, with_lora
@@ -52,11 +52,8 @@ class Recipe:
     clips: int = 7_500
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    align: LoopOptions = LoopOptions(steps=489, learning_rate=1e-3, warm_up=100, horizon=1900)
-    align_batch: int = 24
-    align_again: LoopOptions = LoopOptions(steps=1250, learning_rate=1.5e-3, warm_up=30)
-    """Second round of stage 1, on short dialogues."""
-    align_again_batch: int = 48
+    align: LoopOptions = LoopOptions(steps=1800, learning_rate=1e-3, warm_up=50)
+    align_batch: int = 48
     instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
 
@@ -123,18 +120,6 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             folder=work,
             batch_size=recipe.align_batch,
             seed=recipe.seed,
-        )
-        align(
-            abstractor,
-            language_model,
-            tokenizer,
-            features,
-            recipe.align_again,
-            folder=work,
-            batch_size=recipe.align_again_batch,
-            seed=recipe.seed,
-            draw=draw_short_dialogues,
-            name="align_again",
         )
         save_abstractor(abstractor.half(), work / "abstractor.safetensors")
     if not (work / "adapter").exists():

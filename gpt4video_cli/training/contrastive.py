@@ -9,6 +9,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def _partial(encoder: VisualEncoder, pixels: Tensor, patches: Tensor) -> Tensor:
     x = encoder.embeddings(pixels)
     kept = torch.cat([torch.zeros_like(patches[:, :1]), patches + 1], dim=1)
     x = encoder.pre_layrnorm(x.gather(1, kept[..., None].expand(-1, -1, x.shape[2])))
-    for layer in encoder.encoder["layers"]:
+    for layer in cast(nn.ModuleList, encoder.encoder["layers"]):
         x = layer(x, 1)
     return encoder.post_layernorm(x)
 

@@ -19,10 +19,7 @@ from gpt4video_cli.errors import Gpt4VideoError
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """``learning_rate`` is the peak; ``steps`` optimiser steps in all; ``save_every`` in seconds.
-
-    ``horizon``: the step at which the schedule would reach its floor, where that is not the last step.
-    """
+    """``learning_rate`` is the peak; ``steps`` optimiser steps in all; ``save_every`` in seconds."""
 
     steps: int
     learning_rate: float
@@ -34,14 +31,13 @@ class LoopOptions:
     """The learning rate at the end, as a fraction of the peak."""
     log_every: int = 25
     save_every: float = 180.0
-    horizon: int | None = None
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
     """Linear warm-up, then a cosine down to ``floor`` of the peak."""
     if step < options.warm_up:
         return options.learning_rate * (step + 1) / options.warm_up
-    done = (step - options.warm_up) / max(1, (options.horizon or options.steps) - options.warm_up)
+    done = (step - options.warm_up) / max(1, options.steps - options.warm_up)
     return options.learning_rate * (
         options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     )

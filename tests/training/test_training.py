@@ -8,6 +8,7 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -16,9 +17,17 @@ from gpt4video_cli.errors import Gpt4VideoError
 from gpt4video_cli.language.engine import EmbeddingSegment, TextSegment, TokenSegment
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig
 from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
+from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
-from gpt4video_cli.shapeworld.scene import sample_scene
-from gpt4video_cli.training.align import SHORT_STEPS, align, answer_loss, draw_dialogues, with_video
+from gpt4video_cli.shapeworld.scene import SHAPES, sample_scene
+from gpt4video_cli.training.align import LONG_FROM, align, answer_loss, draw_dialogues, with_video
+from gpt4video_cli.training.contrastive import (
+    SIDE,
+    ContrastivePair,
+    contrastive_loss,
+    draw_frames,
+    small_encoder_config,
+)
 from gpt4video_cli.training.examples import END, IGNORED, START, collate, encode_dialogue
 from gpt4video_cli.training.instruct import instruct, with_lora
 from gpt4video_cli.training.language_model import new_language_model, weighted_loss
@@ -94,7 +103,7 @@ def test_video_lands_where_the_example_says_and_nowhere_else() -> None:
     rng = random.Random(0)
     tokenizer = train_tokenizer(vocabulary=400, samples=50)
     scenes = [sample_scene(rng) for _ in range(4)]
-    drawn = draw_dialogues(tokenizer, 6, scenes, 3, rng, step=SHORT_STEPS)
+    drawn = draw_dialogues(tokenizer, 6, scenes, 3, rng, step=LONG_FROM)
     ids, _, _ = collate([e for e, _ in drawn])
     text = torch.randn(*ids.shape, 8)
     video = torch.randn(sum(len(c) for _, c in drawn), 3, 8)
@@ -136,6 +145,33 @@ def test_stage_2_changes_the_adapter_alone(tokenizer: Tokenizer, tmp_path: Path)
     assert changed and all(".lora_" in name for name in changed)
     assert all("q_proj" in name or "v_proj" in name for name in changed)
     assert changed == {name for name in before if ".lora_" in name}
+
+
+def test_frames_for_the_small_clip_come_in_fives_that_differ_in_one_shape() -> None:
+    frames, captions, windows = draw_frames(10, seed=1, phase="one")
+    for start in (0, 5):
+        names = [next(s for s in SHAPES if s in c.split()) for c in captions[start : start + 5]]
+        assert names == list(SHAPES)
+        assert len({c.replace(n, "") for c, n in zip(captions[start : start + 5], names, strict=True)}) == 1
+        # What differs lies inside the window of patches that training looks at.
+        changed = np.ptp(frames[start : start + 5].astype(int), axis=0).max(-1) > 60
+        patches = np.unique([r // 8 * 10 + c // 8 for r, c in np.argwhere(changed)])
+        assert len(patches) and set(patches) <= set(windows[start].tolist())
+
+
+def test_all_patches_one_by_one_are_what_the_encoder_sees() -> None:
+    torch.manual_seed(0)
+    pair = ContrastivePair(VisualEncoder(small_encoder_config()), 50)
+    pixels, ids = torch.randn(3, 3, SIDE, SIDE), torch.randint(1, 50, (3, 6))
+    every = torch.arange(pair.encoder.config.patches).expand(3, -1)
+    torch.testing.assert_close(pair(pixels, ids, every), pair(pixels, ids))
+
+
+def test_frames_that_share_a_caption_are_not_pushed_apart() -> None:
+    for captions, pushed in ((["a", "a", "b"], False), (["a", "c", "b"], True)):
+        similarities = torch.tensor([[30.0, 30, 0], [30, 30, 0], [0, 0, 30]], requires_grad=True)
+        contrastive_loss(similarities, captions).backward()
+        assert (similarities.grad.abs().max() > 0.01) == pushed  # type: ignore[union-attr]
 
 
 def regression(folder: Path, stop_at: int | None = None) -> torch.Tensor:
