@@ -67,12 +67,12 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
 
 
 def binding_example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
-    """For the second round: half of the dialogues are one or two questions about two or three shapes.
+    """For the later rounds: mostly one or two questions about two or three shapes.
 
     After the first round the model found the only colour of a description but not yet which of several belongs to
     "the circle" (colours 55 % right over all clips).
     """
-    if rng.random() < 0.5:
+    if rng.random() < 0.75:
         scene = sample_scene(rng, shapes=rng.choice((2, 3)))
         return encode_dialogue(tokenizer, watching(rng, scene=scene, turns=rng.randint(1, 2)), rng)
     return example_of(tokenizer, rng, SHORT_STEPS + step)
@@ -92,10 +92,12 @@ def batches_of(tokenizer: Tokenizer, make: ExampleMaker, pool: int, batch_size: 
     return batches
 
 
-def weighted_loss(logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Cross entropy of the next token; the assistant's tokens weigh 1, other text ``TEXT_WEIGHT``. ``[B, L, V]``."""
+def weighted_loss(
+    logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor, text_weight: float = TEXT_WEIGHT
+) -> Tensor:
+    """Cross entropy of the next token; the assistant's tokens weigh 1, other text ``text_weight``. ``[B, L, V]``."""
     targets, answers = ids[:, 1:], labels[:, 1:] != IGNORED
-    weights = torch.where(answers, 1.0, TEXT_WEIGHT) * mask[:, 1:]
+    weights = torch.where(answers, 1.0, text_weight) * mask[:, 1:]
     losses = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none")
     return (losses * weights.flatten()).sum() / weights.sum()
 
@@ -109,6 +111,7 @@ def pretrain(
     batch_size: int,
     seed: int,
     make: ExampleMaker = example_of,
+    text_weight: float = TEXT_WEIGHT,
     name: str = "language_model",
 ) -> None:
     """Train ``model`` in place on the examples that ``make`` draws."""
@@ -123,6 +126,6 @@ def pretrain(
         with torch.autocast("cpu", torch.bfloat16):
             # No attention mask: padding stands on the right, where causal attention never looks back from.
             logits = model(input_ids=ids).logits
-        return weighted_loss(logits, ids, labels, mask)
+        return weighted_loss(logits, ids, labels, mask, text_weight)
 
     train_loop(model.named_parameters(), loss_of, options, folder=folder, name=name)
