@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from gpt4video_cli.training.loop import LoopOptions, train_loop
 CONTEXT = 1024
 SHORT_STEPS = 240
 """So many steps see one or two questions a clip; the first half of them clips with one shape."""
-TEXT_WEIGHT = 0.2
-"""Weight in the loss of what is not the assistant's: it teaches the language, the answers teach to read."""
 
 
 def new_language_model(vocabulary: int, *, width: int = 256, layers: int = 5, seed: int = 0) -> Any:
@@ -66,35 +64,48 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
     return encode_dialogue(tokenizer, pretraining_dialogue(rng), rng)
 
 
-def binding_example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
-    """For the later rounds: mostly one or two questions about two or three shapes.
+def binding_example_of(tokenizer: Tokenizer, rng: random.Random, short: float) -> Example:
+    """For the later rounds: a share ``short`` of the dialogues is one or two questions about two or three shapes.
 
     After the first round the model found the only colour of a description but not yet which of several belongs to
     "the circle" (colours 55 % right over all clips).
     """
-    if rng.random() < 0.75:
+    if rng.random() < short:
         scene = sample_scene(rng, shapes=rng.choice((2, 3)))
         return encode_dialogue(tokenizer, watching(rng, scene=scene, turns=rng.randint(1, 2)), rng)
-    return example_of(tokenizer, rng, SHORT_STEPS + step)
+    return example_of(tokenizer, rng, SHORT_STEPS)
 
 
-ExampleMaker = Callable[[Tokenizer, random.Random, int], Example]
+@dataclass(frozen=True)
+class Round:
+    """One round of pretraining. ``short``: share of short dialogues about several shapes; None is the first round."""
+
+    name: str
+    options: LoopOptions
+    batch_size: int
+    seed: int
+    short: float | None = None
+    text_weight: float = 0.2
+    """Weight in the loss of what is not the assistant's: it teaches the language, the answers teach to read."""
+
+    def example(self, tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
+        """A new example for ``step``."""
+        if self.short is None:
+            return example_of(tokenizer, rng, step)
+        return binding_example_of(tokenizer, rng, self.short)
+
+    def batches(self, tokenizer: Tokenizer, pool: int) -> list[list[Example]]:
+        """The batches of 8 steps, cut from one pool sorted by length, so that little is padded; in random order."""
+        rng, step, size = random.Random(f"{self.seed}/{pool}"), pool * 8, self.batch_size
+        if self.short is None and step < SHORT_STEPS:
+            size = int(size * 2.5)  # about as many tokens as later
+        ordered = sorted((self.example(tokenizer, rng, step) for _ in range(size * 8)), key=lambda e: len(e.ids))
+        batches = [ordered[i * size : (i + 1) * size] for i in range(8)]
+        rng.shuffle(batches)
+        return batches
 
 
-def batches_of(tokenizer: Tokenizer, make: ExampleMaker, pool: int, batch_size: int, seed: int) -> list[list[Example]]:
-    """The batches of 8 steps, cut from one pool sorted by length, so that little is padded; in random order."""
-    rng, step = random.Random(f"{seed}/{pool}"), pool * 8
-    if make is example_of and step < SHORT_STEPS:
-        batch_size = int(batch_size * 2.5)  # about as many tokens as later
-    ordered = sorted((make(tokenizer, rng, step) for _ in range(batch_size * 8)), key=lambda e: len(e.ids))
-    batches = [ordered[i * batch_size : (i + 1) * batch_size] for i in range(8)]
-    rng.shuffle(batches)
-    return batches
-
-
-def weighted_loss(
-    logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor, text_weight: float = TEXT_WEIGHT
-) -> Tensor:
+def weighted_loss(logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor, text_weight: float) -> Tensor:
     """Cross entropy of the next token; the assistant's tokens weigh 1, other text ``text_weight``. ``[B, L, V]``."""
     targets, answers = ids[:, 1:], labels[:, 1:] != IGNORED
     weights = torch.where(answers, 1.0, text_weight) * mask[:, 1:]
@@ -102,30 +113,19 @@ def weighted_loss(
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def pretrain(
-    model: Any,
-    tokenizer: Tokenizer,
-    options: LoopOptions,
-    *,
-    folder: Path,
-    batch_size: int,
-    seed: int,
-    make: ExampleMaker = example_of,
-    text_weight: float = TEXT_WEIGHT,
-    name: str = "language_model",
-) -> None:
-    """Train ``model`` in place on the examples that ``make`` draws."""
+def pretrain(model: Any, tokenizer: Tokenizer, one: Round, *, folder: Path) -> None:
+    """Train ``model`` in place for one round."""
     pools: dict[int, list[list[Example]]] = {}
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
         if pool not in pools:
             pools.clear()
-            pools[pool] = batches_of(tokenizer, make, pool, batch_size, seed)
+            pools[pool] = one.batches(tokenizer, pool)
         ids, labels, mask = collate(pools[pool][place])
         with torch.autocast("cpu", torch.bfloat16):
             # No attention mask: padding stands on the right, where causal attention never looks back from.
             logits = model(input_ids=ids).logits
-        return weighted_loss(logits, ids, labels, mask, text_weight)
+        return weighted_loss(logits, ids, labels, mask, one.text_weight)
 
-    train_loop(model.named_parameters(), loss_of, options, folder=folder, name=name)
+    train_loop(model.named_parameters(), loss_of, one.options, folder=folder, name=one.name)
