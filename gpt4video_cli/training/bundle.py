@@ -41,7 +41,7 @@ class Recipe:
     frames: int = 8
     """T: frames that are sampled from a clip."""
     vocabulary: int = 1024
-    contrastive: LoopOptions = LoopOptions(steps=3000, learning_rate=1e-3, warm_up=60)
+    contrastive: LoopOptions = LoopOptions(steps=2500, learning_rate=1e-3, warm_up=60)
     contrastive_batch: int = 130
     contrastive_pool: int = 20_000
     language: tuple[Round, ...] = (

@@ -30,7 +30,7 @@ SIDE = 80
 PATCH = 8
 FIVE = len(SHAPES)
 WINDOW = 6
-PHASES = {"big": 900, "one": 2200, "all": 10**9}
+PHASES = {"big": 900, "one": 1700, "all": 10**9}
 """Name of each phase and the step at which it ends: one big shape on a plain background; one shape of any kind; and
 everything. The first two look at ``WINDOW`` x ``WINDOW`` patches around the shape only, a third of the work."""
 
