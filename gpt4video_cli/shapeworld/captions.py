@@ -34,6 +34,8 @@ FADE_PHRASES: dict[str, tuple[str, ...]] = {
     "out": ("The clip fades out to black.", "At the end it becomes dark."),
     "none": ("The clip does not fade.",),
 }
+FACTS_SHARE = 0.5
+"""How many of the descriptions that stand for clips are plain lists of facts."""
 CLUTTER_ANSWER = "I do not see any shape that I know in this clip."
 CLUTTER_DESCRIPTION = "an unknown picture without simple shapes"
 
@@ -70,6 +72,36 @@ def joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
+def facts(scene: Scene, rng: random.Random) -> str:
+    """``scene`` in short sentences, one for each thing that can be asked, in the words of the assistant's answers.
+
+    The easiest description to read: stage 1 teaches the abstractor to say something like it to the language model.
+    """
+    sentences = []
+    shapes = list(scene.shapes)
+    rng.shuffle(shapes)
+    for shape in shapes:
+        name = f"{shape.colour} {shape.shape}"
+        sentences.append(f"There is {article(name)}.")
+        if scene.camera == "still":
+            if shape.motion not in ("growing", "shrinking"):
+                sentences.append(f"The {name} is {shape.size}.")
+            sentences.append(f"The {name} {MOTION_PHRASES[shape.motion][0]}.")
+        if shape.presence != "always":
+            sentences.append(f"The {name} {shape.presence}.")
+    count = len(shapes)
+    rest = [
+        "There is one shape." if count == 1 else f"There are {NUMBERS[count]} shapes.",
+        f"The background is {scene.background}.",
+    ]
+    if scene.camera != "still":
+        rest.append(CAMERA_PHRASES[scene.camera][0])
+    if scene.fade != "none":
+        rest.append(FADE_PHRASES[scene.fade][0])
+    rng.shuffle(rest)
+    return " ".join([*sentences, *rest])
+
+
 def describe(scene: Scene, rng: random.Random | None = None) -> str:
     """Everything that can be asked about ``scene``, as one to three sentences.
 
@@ -77,6 +109,8 @@ def describe(scene: Scene, rng: random.Random | None = None) -> str:
     """
     if scene.clutter:
         return f"{CLUTTER_ANSWER} I only know simple moving shapes." if rng is None else CLUTTER_DESCRIPTION + "."
+    if rng is not None and rng.random() < FACTS_SHARE:
+        return facts(scene, rng)
     moves = scene.camera != "still"
     # The canonical order can be told from the clip and from any description of it alike.
     shapes = sorted(scene.shapes, key=lambda s: (s.colour, s.shape))

@@ -26,7 +26,7 @@ from gpt4video_cli.training.align import align, precompute_features
 from gpt4video_cli.training.clips import sampled_frames
 from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.training.instruct import instruct, with_lora
-from gpt4video_cli.training.language_model import Round, new_language_model, pretrain
+from gpt4video_cli.training.language_model import new_language_model, pretrain
 from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.training.tokenizer import train_tokenizer
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
@@ -44,19 +44,8 @@ class Recipe:
     contrastive: LoopOptions = LoopOptions(steps=2500, learning_rate=1e-3, warm_up=60)
     contrastive_batch: int = 130
     contrastive_pool: int = 20_000
-    language: tuple[Round, ...] = (
-        Round("language_model", LoopOptions(steps=1000, learning_rate=2e-3, warm_up=50), 24, seed=0),
-        Round("binding", LoopOptions(steps=900, learning_rate=1.5e-3, warm_up=30), 32, seed=1, short=0.5),
-        # At 1.5e-3 this round made things worse: the loss of the answers rose from 0.08 to 0.13 in 100 steps.
-        Round(
-            "binding_more",
-            LoopOptions(steps=2000, learning_rate=6e-4, warm_up=50),
-            48,
-            seed=2,
-            short=0.75,
-            text_weight=0.0,
-        ),
-    )
+    language: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50)
+    language_batch: int = 32
     clips: int = 7_500
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
@@ -90,8 +79,14 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     language_model = new_language_model(tokenizer.get_vocab_size(), seed=recipe.seed)
     language = work / "language"
     if not language.exists():
-        for one in recipe.language:
-            pretrain(language_model, tokenizer, one, folder=work)
+        pretrain(
+            language_model,
+            tokenizer,
+            recipe.language,
+            folder=work,
+            batch_size=recipe.language_batch,
+            seed=recipe.seed,
+        )
         language_model.half().save_pretrained(language)
         (language / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     language_model = type(language_model).from_pretrained(language, dtype=torch.float32)

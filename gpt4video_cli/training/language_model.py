@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,9 @@ from gpt4video_cli.training.loop import LoopOptions, train_loop
 CONTEXT = 1024
 SHORT_STEPS = 240
 """So many steps see one or two questions a clip; the first half of them clips with one shape."""
+
+TEXT_WEIGHT = 0.1
+"""Weight in the loss of what is not the assistant's: it teaches the language, the answers teach to read."""
 
 
 def new_language_model(vocabulary: int, *, width: int = 256, layers: int = 5, seed: int = 0) -> Any:
@@ -52,11 +54,15 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
 
     Answering means copying words from the description. In long dialogues alone that mechanism had not formed after 430
     steps (colours 15 % right); on single questions about one shape it forms within 60 (loss of the answers 3.5 -> 0.2).
+    Half of the later dialogues are short ones about several shapes: which colour belongs to "the circle" is learned
+    last (colours 55 % right after 1000 steps without them).
     """
-    if step < SHORT_STEPS:
-        scene = sample_scene(rng, shapes=1 if step < SHORT_STEPS // 2 else None, plain=step < SHORT_STEPS // 2)
+    early = step < SHORT_STEPS
+    if early or rng.random() < 0.5:
+        shapes = 1 if step < SHORT_STEPS // 2 else None if early else rng.choice((2, 3))
+        scene = sample_scene(rng, shapes=shapes, plain=step < SHORT_STEPS // 2)
         return encode_dialogue(tokenizer, watching(rng, scene=scene, turns=rng.randint(1, 2)), rng)
-    if rng.random() < 0.04:
+    if rng.random() < 0.06:
         example = Example()
         text = " ".join(plain_text(rng) for _ in range(4))
         example.add([START, *tokenizer.encode(text, add_special_tokens=False).ids])
@@ -64,68 +70,39 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
     return encode_dialogue(tokenizer, pretraining_dialogue(rng), rng)
 
 
-def binding_example_of(tokenizer: Tokenizer, rng: random.Random, short: float) -> Example:
-    """For the later rounds: a share ``short`` of the dialogues is one or two questions about two or three shapes.
-
-    After the first round the model found the only colour of a description but not yet which of several belongs to
-    "the circle" (colours 55 % right over all clips).
-    """
-    if rng.random() < short:
-        scene = sample_scene(rng, shapes=rng.choice((2, 3)))
-        return encode_dialogue(tokenizer, watching(rng, scene=scene, turns=rng.randint(1, 2)), rng)
-    return example_of(tokenizer, rng, SHORT_STEPS)
+def batches_of(tokenizer: Tokenizer, pool: int, batch_size: int, seed: int) -> list[list[Example]]:
+    """The batches of 8 steps, cut from one pool sorted by length, so that little is padded; in random order."""
+    rng, step = random.Random(f"{seed}/{pool}"), pool * 8
+    size = batch_size * 2 if step < SHORT_STEPS else batch_size  # about as many tokens early as late
+    ordered = sorted((example_of(tokenizer, rng, step) for _ in range(size * 8)), key=lambda e: len(e.ids))
+    batches = [ordered[i * size : (i + 1) * size] for i in range(8)]
+    rng.shuffle(batches)
+    return batches
 
 
-@dataclass(frozen=True)
-class Round:
-    """One round of pretraining. ``short``: share of short dialogues about several shapes; None is the first round."""
-
-    name: str
-    options: LoopOptions
-    batch_size: int
-    seed: int
-    short: float | None = None
-    text_weight: float = 0.2
-    """Weight in the loss of what is not the assistant's: it teaches the language, the answers teach to read."""
-
-    def example(self, tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
-        """A new example for ``step``."""
-        if self.short is None:
-            return example_of(tokenizer, rng, step)
-        return binding_example_of(tokenizer, rng, self.short)
-
-    def batches(self, tokenizer: Tokenizer, pool: int) -> list[list[Example]]:
-        """The batches of 8 steps, cut from one pool sorted by length, so that little is padded; in random order."""
-        rng, step, size = random.Random(f"{self.seed}/{pool}"), pool * 8, self.batch_size
-        if self.short is None and step < SHORT_STEPS:
-            size = int(size * 2.5)  # about as many tokens as later
-        ordered = sorted((self.example(tokenizer, rng, step) for _ in range(size * 8)), key=lambda e: len(e.ids))
-        batches = [ordered[i * size : (i + 1) * size] for i in range(8)]
-        rng.shuffle(batches)
-        return batches
-
-
-def weighted_loss(logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor, text_weight: float) -> Tensor:
-    """Cross entropy of the next token; the assistant's tokens weigh 1, other text ``text_weight``. ``[B, L, V]``."""
+def weighted_loss(logits: Tensor, ids: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Cross entropy of the next token; the assistant's tokens weigh 1, other text ``TEXT_WEIGHT``. ``[B, L, V]``."""
     targets, answers = ids[:, 1:], labels[:, 1:] != IGNORED
-    weights = torch.where(answers, 1.0, text_weight) * mask[:, 1:]
+    weights = torch.where(answers, 1.0, TEXT_WEIGHT) * mask[:, 1:]
     losses = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none")
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def pretrain(model: Any, tokenizer: Tokenizer, one: Round, *, folder: Path) -> None:
-    """Train ``model`` in place for one round."""
+def pretrain(
+    model: Any, tokenizer: Tokenizer, options: LoopOptions, *, folder: Path, batch_size: int, seed: int
+) -> None:
+    """Train ``model`` in place."""
     pools: dict[int, list[list[Example]]] = {}
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
         if pool not in pools:
             pools.clear()
-            pools[pool] = one.batches(tokenizer, pool)
+            pools[pool] = batches_of(tokenizer, pool, batch_size, seed)
         ids, labels, mask = collate(pools[pool][place])
         with torch.autocast("cpu", torch.bfloat16):
             # No attention mask: padding stands on the right, where causal attention never looks back from.
             logits = model(input_ids=ids).logits
-        return weighted_loss(logits, ids, labels, mask, one.text_weight)
+        return weighted_loss(logits, ids, labels, mask)
 
-    train_loop(model.named_parameters(), loss_of, one.options, folder=folder, name=one.name)
+    train_loop(model.named_parameters(), loss_of, options, folder=folder, name="language_model")
