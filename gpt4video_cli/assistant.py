@@ -1,7 +1,8 @@
-"""READ FIRST: the path of a clip through the program, from a file to an answer.
+"""READ FIRST: the path of a clip through the program, from a file to an answer, and from a prompt to a new clip.
 
 ``Assistant.see`` is its first half and ``Assistant.reply`` its second; each arrow of the path is one line there. What a
-reply is made of stands in ``events.py``; the rooms on the path are ``video/``, ``model/`` and ``language/``.
+reply is made of stands in ``events.py``; the rooms on the path are ``video/``, ``model/`` and ``language/``. ``film``
+is the way of a generation prompt through ``gallery/``.
 
 Letters: B clips (1), T frames, P patches of a frame, S side of the square that the encoder sees, N video tokens of a
 clip, D_v width of the visual features, D_llm width of the language model's embeddings.
@@ -12,16 +13,20 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Generator as Coroutine
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.clip_memory import ClipMemory, SeenClip
 from gpt4video_cli.errors import ClipError, UsageError
-from gpt4video_cli.events import ClipSeen, Done, Event, GenerationPrompt, Notice
+from gpt4video_cli.events import ClipReady, ClipSeen, Done, Event, GenerationPrompt, Notice, Refusal
+from gpt4video_cli.gallery.delivery import FilmOrder, deliver
+from gpt4video_cli.gallery.filming import film_events
+from gpt4video_cli.gallery.generator import Generator
 from gpt4video_cli.history import fit, reply_of
 from gpt4video_cli.language.engine import GenerationStats, KeptCache, SamplingOptions
 from gpt4video_cli.language.stream import stream_text
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
     from gpt4video_cli.model.checkpoint import Model
 
 __all__ = ["Assistant", "ClipRequest", "Message", "Session"]
+
+Gate = Coroutine[Event, None, bool]
+"""Yields what is to be said, returns whether something may pass."""
 
 Timings = dict[str, float]
 """Seconds by stage: decode, vision, prefill, first_token (since the message was given), generate, total; load_vision,
@@ -131,14 +139,14 @@ class Assistant:
             raise UsageError("the message is empty", hint="ask something about the clip")
         kept, timings, stats = self._kept(session), {"decode": 0.0, "vision": 0.0}, GenerationStats()
 
-        yield from _gate("user text", kept)
+        yield from _gate("user text", kept.said)
         clips: list[SessionClip] = []
         for request in message.clips:
             began = time.perf_counter()
             clip = self._add(request, len(session.clips) + len(clips) + 1, len(message.clips) == 1, timings)
             clips.append(clip)
             yield ClipSeen(clip.number, str(request.path), clip.receipt.as_dict(), time.perf_counter() - began)
-            yield from _gate("user clip", kept)
+            yield from _gate("user clip", kept.said)
 
         turns = [self._prompt_turn(turn, kept, timings) for turn in session.turns]  # clips and replies of old turns
         turns.append(PromptTurn(text, tuple(self._prompt_clip(clip, timings) for clip in clips)))
@@ -229,16 +237,41 @@ class Assistant:
         return PromptClip(seen.key, seen.embeddings, clip.number, clip.alone)
 
 
-def _gate(subject: Subject, kept: _Kept) -> Iterator[Event]:
-    """The verdict on something that passes. What no guard looked at is said, once in a conversation."""
+def film(
+    generator: Generator, order: FilmOrder, said: set[Subject] | None = None, cancel: threading.Event | None = None
+) -> Iterator[Event]:
+    """Film a prompt and write the clip: events as they come, ``ClipReady`` or ``Refusal`` last. No language model.
+
+    ``said``: what was already told about missing guards. Closing the iterator cancels, and so does ``cancel``, between
+    two steps of the generator, with ``CancelledError``. Only ``ClipReady`` means that there is a new file.
+    """
+    said, cancel = set() if said is None else said, cancel or threading.Event()
+    if not (yield from _gate("generation prompt", said)):  # before anything of the generator is loaded
+        return
+    options: Any = {"latents": order.latents, "cancel": cancel}
+    if order.resume:
+        made = yield from film_events(lambda tell: generator.finish(listen=tell, **options), cancel)
+    else:  # prompt -> latents, kept on disk -> frames uint8 [T, H, W, 3]
+        made = yield from film_events(lambda tell: generator.film(order.request, listen=tell, **options), cancel)
+    if not (yield from _gate("generated clip", said)):  # before there is a file that somebody could watch
+        order.latents.unlink(missing_ok=True)
+        return
+    yield ClipReady(os.fspath(deliver(made, order)), order.number, made)  # -> clip file and side-car
+
+
+def _gate(subject: Subject, said: set[Subject]) -> Gate:
+    """The verdict on something that passes; returns whether it may. What no guard looked at is said, once."""
     verdict = screen(subject)
-    if verdict.outcome == "not screened" and subject not in kept.said:
-        kept.said.add(subject)
+    if verdict.outcome == "refused":
+        yield Refusal(verdict.guard, verdict.category, f"the {subject} was refused")
+    if verdict.outcome == "not screened" and subject not in said:
+        said.add(subject)
         yield Notice(f"not screened: {subject} (no safety guard is installed)")
+    return verdict.outcome != "refused"
 
 
 def _gate_prompts(events: list[ReplyEvent], kept: _Kept) -> Iterator[Event]:
     for event in events:
         if isinstance(event, GenerationPrompt):
-            yield from _gate("generation prompt", kept)
+            yield from _gate("generation prompt", kept.said)
         yield event

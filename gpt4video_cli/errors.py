@@ -76,3 +76,13 @@ class RefusedError(Gpt4VideoError):
     """A safety guard said no."""
 
     exit_code = ExitCode.REFUSED
+
+
+class GenerationError(Gpt4VideoError):
+    """A clip could not be filmed: out of memory, or nothing came out that is worth a file."""
+
+
+class CancelledError(Gpt4VideoError):
+    """The person stopped it; nothing failed."""
+
+    exit_code = ExitCode.INTERRUPTED

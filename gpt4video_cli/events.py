@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt4video_cli.gallery.generator import Film
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,24 @@ class Refusal:
 
 @dataclass(frozen=True)
 class GenerationProgress:
-    """Filming: ``step`` of ``steps`` is finished."""
+    """Filming: ``step`` of ``steps`` is finished. ``stage`` is one of ``loading``, ``filming``, ``decoding``.
+
+    Loading and decoding are one step each, told when it begins. ``seconds_left`` counts the steps of filming only.
+    """
 
     step: int
     steps: int
     seconds_left: float | None = None
+    stage: str = "filming"
 
 
 @dataclass(frozen=True)
 class ClipReady:
-    """A filmed clip was written to ``path``."""
+    """A filmed clip was written to ``path``. ``film`` is what was filmed: its frames, settings and timings."""
 
     path: str
     number: int
+    film: Film | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

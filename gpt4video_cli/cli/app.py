@@ -15,6 +15,7 @@ import typer
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat import chat
 from gpt4video_cli.cli.doctor import doctor
+from gpt4video_cli.cli.generate import generate
 from gpt4video_cli.cli.options import Debug, NoColor, switches
 from gpt4video_cli.cli.probe import probe
 from gpt4video_cli.cli.terminal import clean, say_error
@@ -49,6 +50,7 @@ def _program(
 
 
 app.command(short_help="Talk about clips.")(chat)
+app.command(short_help="Film a text.")(generate)
 app.command(short_help="Say what is in a clip.")(probe)
 app.command(short_help="Say what is installed and what is missing.")(doctor)
 

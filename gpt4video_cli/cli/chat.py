@@ -43,6 +43,7 @@ class ChatRequest:
     json: bool
     quiet: bool
     receipts: bool
+    preview: bool = True
 
 
 def chat(
@@ -75,6 +76,7 @@ def chat(
     show_receipt: Annotated[
         bool, typer.Option("--show-receipt", help="Say on stderr which moments of each clip were seen.")
     ] = False,
+    no_preview: Annotated[bool, typer.Option("--no-preview", help="Draw no frames in the terminal.")] = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
     debug: opt.Debug = False,
@@ -123,6 +125,7 @@ def chat(
         json=json,
         quiet=quiet,
         receipts=show_receipt,
+        preview=not no_preview,
     )
     if request.prompt is None:
         check_interactive(request)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat import ChatRequest
 from gpt4video_cli.cli.line_editor import LineEditor
+from gpt4video_cli.cli.preview import show_seen
 from gpt4video_cli.cli.render import Renderer
 from gpt4video_cli.cli.settings import (
     Settings,
@@ -51,7 +52,9 @@ class Repl:
     def __init__(self, request: ChatRequest, startup: Startup, assistant: Assistant) -> None:
         self._startup = startup
         self._assistant = assistant
-        self._settings = Settings(request.card, request.plan, request.answer, receipts=request.receipts)
+        self._settings = Settings(
+            request.card, request.plan, request.answer, receipts=request.receipts, preview=request.preview
+        )
         self._quiet = request.quiet
         self._loading = f"loading {request.card.name} ..."
         self._session: Session = assistant.new_session()
@@ -147,10 +150,12 @@ class Repl:
             say(f"queued for the next message: {receipt.line()}")
 
     def frames(self, text: str) -> None:
-        """Say what was seen of each clip."""
+        """Say and show what was seen of each clip."""
         clips = self._session.clips
         for clip in clips:
             say(f"clip {clip.number}: {clip.receipt.line()}")
+            if self._settings.preview:
+                show_seen(clip.path, clip.receipt, self._startup.reader)
         for request in self._queue:
             say(f"queued: {request.path}")
         if not clips and not self._queue:

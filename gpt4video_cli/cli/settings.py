@@ -45,6 +45,7 @@ SETTINGS: dict[str, _Setting] = {
     "max-frames": _Setting(int, "a whole number", "with fps: at most so many"),
     "sampling": _Setting(str, "exact or keyframe", "how the next clips are looked at"),
     "receipts": _Setting(_switch, "on or off", "say which moments of a clip were seen"),
+    "preview": _Setting(_switch, "on or off", "draw frames in the terminal"),
 }
 _PLAN = ("frames", "fps", "max-frames", "sampling")
 
@@ -52,10 +53,13 @@ _PLAN = ("frames", "fps", "max-frames", "sampling")
 class Settings:
     """The present values. A wrong value changes nothing and raises ``UsageError``."""
 
-    def __init__(self, card: Card, plan: SamplingPlan, answer: SamplingOptions, *, receipts: bool) -> None:
+    def __init__(
+        self, card: Card, plan: SamplingPlan, answer: SamplingOptions, *, receipts: bool, preview: bool = True
+    ) -> None:
         self._card = card
         self.answer = answer
         self.receipts = receipts
+        self.preview = preview
         # A range or times belong to the clips they were given with; how densely to look holds for the next ones too.
         self.plan = SamplingPlan(
             frames=plan.frames or (None if plan.fps else card.frames),
@@ -63,13 +67,13 @@ class Settings:
             max_frames=plan.max_frames,
             mode=plan.mode,
         )
-        self._first = (self.answer, self.plan, self.receipts)
+        self._first = (self.answer, self.plan, self.receipts, self.preview)
 
     def value(self, name: str) -> Any:
         """The present value of a setting."""
         field = name.replace("-", "_")
-        if name == "receipts":
-            return self.receipts
+        if name in ("receipts", "preview"):
+            return getattr(self, name)
         if name == "sampling":
             return self.plan.mode
         return getattr(self.plan if name in _PLAN else self.answer, field)
@@ -87,15 +91,15 @@ class Settings:
         self._put(name, value)
 
     def _default(self, name: str) -> Any:
-        now = (self.answer, self.plan, self.receipts)
-        self.answer, self.plan, self.receipts = self._first
+        now = (self.answer, self.plan, self.receipts, self.preview)
+        self.answer, self.plan, self.receipts, self.preview = self._first
         value = self.value(name)
-        self.answer, self.plan, self.receipts = now
+        self.answer, self.plan, self.receipts, self.preview = now
         return value
 
     def _put(self, name: str, value: Any) -> None:
-        if name == "receipts":
-            self.receipts = value
+        if name in ("receipts", "preview"):
+            setattr(self, name, value)
         elif name == "sampling":
             self.plan = replace(self.plan, mode=value)
         elif name == "frames":

@@ -1,4 +1,4 @@
-"""Frames to an H.264 mp4 that every player opens.
+"""Frames to an H.264 mp4 that every player opens, or to a VP9 WebM.
 
 T frames, H height, W width.
 """
@@ -31,6 +31,40 @@ def write_mp4(
     column or row, a copy of the last. ``threads=1`` saves x264's thread start-up, most of the time of a tiny clip.
     The file is written whole: a temporary name beside it, flushed to disk, renamed. Returns the path.
     """
+    # Threads belong to the encoder's private options too: x264 starts its own lookahead thread otherwise.
+    options = {"crf": str(crf), "preset": preset}
+    if threads == 1:
+        options["x264-params"] = "threads=1:lookahead-threads=1:sliced-threads=0"
+    flags = {"movflags": "+faststart" + ("+use_metadata_tags" if metadata else "")}
+    return _write(path, frames, fps, ("mp4", flags), ("libx264", options, threads), metadata)
+
+
+def write_webm(
+    path: str | Path,
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: float | Fraction,
+    *,
+    crf: int = 24,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write ``frames`` as VP9 yuv420p in WebM; everything else is as in ``write_mp4``.
+
+    Matroska writes the names of ``metadata`` in capitals and counts time in milliseconds.
+    """
+    # b=0: constant quality. cpu-used: 16 frames of 256x256 take 0.13 s at 4 and 0.27 s at 1, 7 % smaller (2 cores).
+    options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+    return _write(path, frames, fps, ("webm", {}), ("libvpx-vp9", options, 0), metadata)
+
+
+def _write(
+    path: str | Path,
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: float | Fraction,
+    container_of: tuple[str, dict[str, str]],
+    encoder: tuple[str, dict[str, str], int],
+    metadata: Mapping[str, str] | None,
+) -> Path:
+    """``container_of``: a format and its options. ``encoder``: its name, its options and its threads."""
     import av
 
     target = Path(path)
@@ -42,17 +76,13 @@ def write_mp4(
     if first is None:
         raise ValueError(f"no frames to write to {target}")
     height, width = _checked(first, None)[:2]
+    (format_name, flags), (codec, options, threads) = container_of, encoder
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         # "file:" keeps a name with a colon from being read as a protocol.
-        flags = {"movflags": "+faststart" + ("+use_metadata_tags" if metadata else "")}
-        with av.open(f"file:{temporary.absolute()}", "w", format="mp4", options=flags) as container:
+        with av.open(f"file:{temporary.absolute()}", "w", format=format_name, options=flags) as container:
             container.metadata.update(metadata or {})
-            # Threads belong to the encoder's private options too: x264 starts its own lookahead thread otherwise.
-            options = {"crf": str(crf), "preset": preset}
-            if threads == 1:
-                options["x264-params"] = "threads=1:lookahead-threads=1:sliced-threads=0"
-            stream = container.add_stream("libx264", rate=rate, options=options)
+            stream = container.add_stream(codec, rate=rate, options=options)
             stream.width, stream.height = width + width % 2, height + height % 2
             stream.pix_fmt = "yuv420p"
             stream.thread_count = threads

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.weights.card import FILE_NAME, Card, read_card
+from gpt4video_cli.weights.generator_card import is_generator_card
 
 DEFAULT_MODEL = "bundle"
 _PACKAGE = "package:"
@@ -38,10 +39,13 @@ def cards_folder() -> Path:
 
 
 def known_models() -> dict[str, Path]:
-    """Name -> card file, of the cards that ship with the program and of the models under ``models_home()``."""
+    """Name -> card file, of the cards that ship with the program and of the models under ``models_home()``.
+
+    Text-to-video models are found by ``find_generator.py``.
+    """
     shipped = {path.stem: path for path in sorted(cards_folder().glob("*.toml"))}
     own = {path.parent.name: path for path in sorted(models_home().glob(f"*/{FILE_NAME}"))}
-    return own | shipped
+    return {name: path for name, path in (own | shipped).items() if not is_generator_card(path)}
 
 
 def find_model(name_or_dir: str | Path) -> tuple[Card, Path]:

@@ -111,7 +111,10 @@ def test_every_module_imports_and_prints_nothing() -> None:
 HEAVY = ["torch", "transformers", "diffusers", "peft", "llama_cpp", "av", "accelerate", "tokenizers", "huggingface_hub"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["chat", "--help"], ["probe", "--help"], ["doctor", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--help"], ["chat", "--help"], ["probe", "--help"], ["doctor", "--help"], ["generate", "--help"]],
+)
 def test_command_line_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Without arguments: importing the command line alone."""
     code = (

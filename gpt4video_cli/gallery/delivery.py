@@ -1,0 +1,70 @@
+"""A film becomes files: the clip, its side-car, and away with the latents that were kept for it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt4video_cli.gallery.clip_file import write_clip
+from gpt4video_cli.gallery.generator import Film, FilmRequest
+from gpt4video_cli.gallery.latents_file import latents_path
+from gpt4video_cli.gallery.side_car import SideCar, metadata_of, write_side_car
+
+
+@dataclass(frozen=True)
+class FilmOrder:
+    """What to film and where to put it. ``number`` counts the clips of one wish from 1. A ``clip``
+    that is text may end in ``/``, which makes it a folder of pictures.
+
+    ``metadata``: describe the clip in a side-car and in its own file. ``resume``: latents of an earlier run, to be
+    decoded instead of filming ``request``.
+    """
+
+    request: FilmRequest
+    clip: Path | str
+    number: int = 1
+    force: bool = False
+    metadata: bool = True
+    resume: Path | None = None
+
+    @property
+    def latents(self) -> Path:
+        """Where the latents are until the clip is written."""
+        return self.resume or latents_path(Path(self.clip))
+
+
+def deliver(film: Film, order: FilmOrder) -> Path:
+    """Write the clip and its side-car, each whole, then remove the latents; returns the clip's path.
+
+    A killed run leaves the latents, or the clip, or both, and nothing else.
+    """
+    described = describe(film, order.number) if order.metadata else None
+    metadata = None if described is None else metadata_of(described)
+    path = write_clip(order.clip, film.frames, film.fps, metadata=metadata, force=order.force)
+    if described is not None:
+        write_side_car(path, described, force=order.force)
+    order.latents.unlink(missing_ok=True)
+    return path
+
+
+def describe(film: Film, number: int = 1) -> SideCar:
+    """How ``film`` was made, enough to make it again."""
+    request = film.request
+    return SideCar(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt or "",
+        model=film.model,
+        revision=film.revision,
+        seed=request.seed,
+        settings=settings_of(film),
+        sample=number,
+    )
+
+
+def settings_of(film: Film) -> dict[str, Any]:
+    """All settings but prompt and seed, as plain JSON."""
+    settings = {name: value for name, value in asdict(film.request).items() if value is not None}
+    for name in ("prompt", "negative_prompt", "seed"):
+        settings.pop(name)
+    return {**settings, "dtype": film.dtype, "device": film.device}
