@@ -38,7 +38,7 @@ def _polygon(shape: str, radius: float, angle: float) -> NDArray[np.float32]:
     )
 
 
-def _coverage(shape: str, xs: Frame, ys: Frame, radius: float, angle: float) -> Frame:
+def coverage(shape: str, xs: Frame, ys: Frame, radius: float, angle: float) -> Frame:
     """How much of each pixel the shape covers, 0-1. ``xs, ys`` are pixel centres relative to the shape's centre."""
     if shape == "circle":
         distance = np.hypot(xs, ys) - radius
@@ -71,7 +71,7 @@ def _draw(frame: Frame, shape: Shape, t: float, x: float, y: float, scale: float
     if x0 >= x1 or y0 >= y1:
         return
     ys, xs = np.mgrid[y0:y1, x0:x1].astype(np.float32) + np.float32(0.5)
-    cover = _coverage(shape.shape, xs - cx, ys - cy, radius, shape.angle_at(t))[..., None]
+    cover = coverage(shape.shape, xs - cx, ys - cy, radius, shape.angle_at(t))[..., None]
     colour = np.array(COLOURS[shape.colour], np.float32)
     frame[y0:y1, x0:x1] = frame[y0:y1, x0:x1] * (1 - cover) + colour * cover
 

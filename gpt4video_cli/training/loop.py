@@ -31,6 +31,8 @@ class LoopOptions:
     """The learning rate at the end, as a fraction of the peak."""
     log_every: int = 25
     save_every: float = 180.0
+    average: float = 0.0
+    """Decay of a moving average of the parameters, which take its values at the end; 0: no average."""
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
@@ -62,6 +64,7 @@ def train_loop(
     others = [p for p in trained.values() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, foreach=True)
+    averages = {key: p.detach().clone() for key, p in trained.items()} if options.average else {}
     checkpoint = folder / f"{name}.pt"
     first = 0
     if checkpoint.exists():
@@ -71,6 +74,8 @@ def train_loop(
         with torch.no_grad():
             for key, parameter in trained.items():
                 parameter.copy_(state["parameters"][key])
+            for key, average in averages.items():
+                average.copy_(state["averages"][key])
         optimiser.load_state_dict(state["optimiser"])
         first = int(state["step"])
 
@@ -79,6 +84,7 @@ def train_loop(
             "step": step,
             "options": json.dumps(asdict(options)),
             "parameters": {key: p.detach() for key, p in trained.items()},
+            "averages": averages,
             "optimiser": optimiser.state_dict(),
         }
         partial = checkpoint.with_suffix(".partial")
@@ -98,6 +104,10 @@ def train_loop(
             torch.nn.utils.clip_grad_norm_(trained.values(), options.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            if averages:
+                # Short at first, so that the start is soon forgotten.
+                weight = 1 - min(options.average, (1 + step) / (10 + step))
+                torch._foreach_lerp_(list(averages.values()), [p.detach() for p in trained.values()], weight)
             running.append(loss.item())
             if (step + 1) % options.log_every == 0 or step + 1 == options.steps:
                 mean = sum(running) / len(running)
@@ -111,3 +121,6 @@ def train_loop(
                 save(step + 1)
                 saved = time.monotonic()
     save(options.steps)
+    with torch.no_grad():
+        for key, average in averages.items():
+            trained[key].copy_(average)

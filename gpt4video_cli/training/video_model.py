@@ -1,0 +1,139 @@
+"""Make the bundled text-to-video model from nothing, with a fixed seed.
+
+    python -m gpt4video_cli.training.video_model --output gpt4video_cli/bundle/film
+
+drawn clips -> video VAE -> latents -> Wan transformer and text encoder -> a diffusers folder (WanPipeline).
+Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt4video_cli.training.loop import LoopOptions
+from gpt4video_cli.training.text_to_video import (
+    SHIFT,
+    draw_clips,
+    new_text_encoder,
+    new_transformer,
+    train_prompt_tokenizer,
+    train_text_to_video,
+)
+from gpt4video_cli.training.video_vae import (
+    LATENT_CHANNELS,
+    encode_clips,
+    new_video_vae,
+    peak_signal_to_noise,
+    set_latent_statistics,
+    train_video_vae,
+)
+
+
+@dataclass(frozen=True)
+class VideoRecipe:
+    """Every number of the bundled text-to-video model. Batch sizes count frames and clips."""
+
+    seed: int = 0
+    clips: int = 16_000
+    vae: LoopOptions = LoopOptions(steps=1600, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
+    vae_batch: int = 32
+    film: LoopOptions = LoopOptions(steps=4000, learning_rate=2e-3, warm_up=100, average=0.998)
+    film_batch: int = 64
+
+
+def make_video_model(output: Path, work: Path, recipe: VideoRecipe) -> None:
+    """Run what is not finished in ``work``, then write the pipeline's folder ``output``."""
+    work.mkdir(parents=True, exist_ok=True)
+    frames = draw_clips(recipe.clips, seed=recipe.seed, cache=work / f"films_{recipe.clips}.npy")
+    vae = _vae(frames, work, recipe)
+    latents = _latents(vae, frames, work, recipe)
+
+    tokenizer = _tokenizer(work, recipe)
+    text_encoder = new_text_encoder(len(tokenizer), seed=recipe.seed)
+    transformer = new_transformer(LATENT_CHANNELS, seed=recipe.seed)
+    train_text_to_video(
+        transformer,
+        text_encoder,
+        tokenizer,
+        latents,
+        recipe.film,
+        folder=work,
+        batch_size=recipe.film_batch,
+        seed=recipe.seed,
+    )
+    _save(output, tokenizer, text_encoder, transformer, vae)
+
+
+def _vae(frames: Any, work: Path, recipe: VideoRecipe) -> Any:
+    from diffusers import AutoencoderKLWan
+
+    if not (work / "vae").exists():
+        vae = new_video_vae(recipe.seed)
+        train_video_vae(vae, frames, recipe.vae, folder=work, batch_size=recipe.vae_batch, seed=recipe.seed)
+        vae.half().save_pretrained(work / "vae")
+    vae = AutoencoderKLWan.from_pretrained(work / "vae", torch_dtype=torch.float32)
+    _report("VAE, decibels on 64 clips", peak_signal_to_noise(vae, frames[:64]))
+    return vae
+
+
+def _latents(vae: Any, frames: Any, work: Path, recipe: VideoRecipe) -> torch.Tensor:
+    """Normalised latents ``[n, C, F, s, s]`` in float16; their statistics go into the configuration of ``vae``."""
+    from safetensors.torch import load_file, save_file
+
+    file = work / f"latents_{recipe.clips}.safetensors"
+    if not file.exists():
+        save_file({"latents": encode_clips(vae, frames)}, file)
+    latents = load_file(file)["latents"]
+    set_latent_statistics(vae, latents)
+    mean = torch.tensor(vae.config.latents_mean)[:, None, None, None]
+    deviation = torch.tensor(vae.config.latents_std)[:, None, None, None]
+    return ((latents.float() - mean) / deviation).half()
+
+
+def _tokenizer(work: Path, recipe: VideoRecipe) -> Any:
+    from transformers import AutoTokenizer
+
+    if not (work / "tokenizer").exists():
+        train_prompt_tokenizer(seed=recipe.seed).save_pretrained(work / "tokenizer")
+    return AutoTokenizer.from_pretrained(work / "tokenizer")
+
+
+def _save(output: Path, tokenizer: Any, text_encoder: Any, transformer: Any, vae: Any) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+
+    pipeline = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder.half(),
+        vae=vae.half(),
+        transformer=transformer.half(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+    )
+    pipeline.save_pretrained(output)
+
+
+def _report(what: str, value: float) -> None:
+    print(f"{what}: {value:.3f}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the pipeline to write")
+    parser.add_argument("--work", type=Path, default=Path("runs/film"), help="checkpoints, clips and logs")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    make_video_model(options.output, options.work, VideoRecipe())
+    _report("minutes", (time.monotonic() - started) / 60)
+
+
+if __name__ == "__main__":
+    main()
