@@ -22,7 +22,7 @@ from gpt4video_cli.events import (
 )
 from gpt4video_cli.video.sampling import SamplingReceipt
 
-CANNOT_FILM = "this version recognises the request but cannot film yet"
+CANNOT_FILM = "a conversation cannot film yet; gpt4video generate --raw can"
 
 
 class AnswerStream:

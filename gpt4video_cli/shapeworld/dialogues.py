@@ -18,6 +18,7 @@ from gpt4video_cli.shapeworld.captions import (
     joined,
     sized,
 )
+from gpt4video_cli.shapeworld.prompts import MOTION_NOUNS
 from gpt4video_cli.shapeworld.questions import DESCRIBE_REQUESTS, KINDS, ask, ask_description
 from gpt4video_cli.shapeworld.scene import (
     BACKGROUNDS,
@@ -234,23 +235,13 @@ _REQUESTS = (
     "I would like a video of {}.",
 )
 _HERE = ("Here is the clip:", "Here it is:", "I film it now:", "Gladly:")
-_MOTION_AS_NOUN = {
-    "left": ("moving to the left", "moving left", "that moves left"),
-    "right": ("moving to the right", "moving right", "that moves right"),
-    "up": ("moving up", "that goes up"),
-    "down": ("moving down", "that goes down", "falling"),
-    "still": ("staying still", "that does not move"),
-    "growing": ("growing", "that gets bigger"),
-    "shrinking": ("shrinking", "that gets smaller"),
-    "spinning": ("spinning", "that spins"),
-}
 
 
 def clip_prompt(scene: Scene, rng: random.Random | None = None) -> str:
     """The text that a text-to-video model films: "a small red circle moving left on a white background"."""
     parts = []
     for shape in scene.shapes:
-        phrases = _MOTION_AS_NOUN[shape.motion]
+        phrases = MOTION_NOUNS[shape.motion]
         parts.append(f"{article(sized(shape))} {phrases[0] if rng is None else rng.choice(phrases)}")
     return f"{joined(parts)} on {article(scene.background)} background"
 
@@ -271,7 +262,7 @@ def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
         text = rng.choice(("The same with {}.", "Use {} instead.", "Now with {}.")).format(article(new.shape))
     elif what == "motion":
         new = replace(shape, motion=rng.choice([m for m in MOTIONS if m != shape.motion]))
-        text = rng.choice(("Make it {}.", "Now {}.", "The same, but {}.")).format(_MOTION_AS_NOUN[new.motion][0])
+        text = rng.choice(("Make it {}.", "Now {}.", "The same, but {}.")).format(MOTION_NOUNS[new.motion][0])
     elif what == "background" or shape.motion not in REVERSED_MOTION:
         background = rng.choice([b for b in BACKGROUNDS if b != scene.background])
         text = rng.choice(("Put it on {} background.", "Use {} background.")).format(article(background))
