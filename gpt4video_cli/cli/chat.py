@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from gpt4video_cli.cli import options as opt
+from gpt4video_cli.cli.chat_films import FilmWishes, Mode
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.session import ClipRequest
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.sniff import sniff
+from gpt4video_cli.weights.find_generator import DEFAULT_GENERATOR, find_generator
 from gpt4video_cli.weights.locate import find_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gpt4video_cli.cli.startup import Startup
     from gpt4video_cli.weights.card import Card
 
@@ -44,6 +45,7 @@ class ChatRequest:
     quiet: bool
     receipts: bool
     preview: bool = True
+    film: FilmWishes = field(default_factory=FilmWishes)
 
 
 def chat(
@@ -76,6 +78,15 @@ def chat(
     show_receipt: Annotated[
         bool, typer.Option("--show-receipt", help="Say on stderr which moments of each clip were seen.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Film what the model asks for (the default with --prompt and in pipes).")
+    ] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask before filming (the default in a conversation).")] = False,
+    no_generate: Annotated[bool, typer.Option("--no-generate", help="Film nothing.")] = False,
+    generator: opt.Generator = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Where filmed clips go (default: this folder).")
+    ] = ".",
     no_preview: Annotated[bool, typer.Option("--no-preview", help="Draw no frames in the terminal.")] = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
@@ -106,7 +117,15 @@ def chat(
     opt.check_device(device, dtype, time_limit)
     opt.answer_options(given)  # wrong options are told before anything is looked for
     opt.sampling_plan(**times, sampling=sampling)
+    chosen = _film_mode(yes=yes, ask=ask, no=no_generate)
+    named = generator or DEFAULT_GENERATOR
+    find_generator(named)
+    if not Path(output).is_dir():
+        raise UsageError(f"--output is {output}; it must be a folder that exists")
     text = read_prompt(prompt)
+    if chosen == "ask" and not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("--ask needs a terminal", hint="--yes films, --no-generate does not")
+    film = FilmWishes(chosen or ("ask" if text is None else "yes"), named, output, device=device)
     for path in clips or ():
         sniff(path)  # a missing file is told now, not after the model is loaded
     card, folder = find_model(model)
@@ -126,6 +145,7 @@ def chat(
         quiet=quiet,
         receipts=show_receipt,
         preview=not no_preview,
+        film=film,
     )
     if request.prompt is None:
         check_interactive(request)
@@ -133,6 +153,13 @@ def chat(
 
     with Startup(request) as startup:
         return _answer(request, startup)
+
+
+def _film_mode(**given: bool) -> Mode | None:
+    chosen = [mode for mode in get_args(Mode) if given[mode]]
+    if len(chosen) > 1:
+        raise UsageError("--yes, --ask and --no-generate contradict each other")
+    return chosen[0] if chosen else None
 
 
 def _answer(request: ChatRequest, startup: Startup) -> int:

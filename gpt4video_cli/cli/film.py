@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.assistant import Assistant, Message, film
+from gpt4video_cli.cli.film_times import remember
+from gpt4video_cli.cli.progress import ProgressBar
 from gpt4video_cli.cli.render import print_json, shown_text
 from gpt4video_cli.cli.startup import quieten_libraries
 from gpt4video_cli.cli.terminal import DIM, RED, Status, clean_line, say
@@ -23,7 +24,7 @@ from gpt4video_cli.safety.verdict import Subject
 
 if TYPE_CHECKING:
     from gpt4video_cli.cli.generate import GenerateRequest
-    from gpt4video_cli.gallery.generator import FilmRequest
+    from gpt4video_cli.gallery.generator import FilmRequest, Generator
 
 
 def film_all(request: GenerateRequest) -> int:
@@ -43,17 +44,39 @@ def film_all(request: GenerateRequest) -> int:
             return show.finish()
     said: set[Subject] = set()
     for order in _orders(request, prompts):
-        try:
-            show.all(film(generator, order, said))
-        except BaseException as error:
-            if order.latents.exists() and not isinstance(error, GenerationError):
-                show.note(f"what was filmed is kept; decode it with: gpt4video generate --resume {order.latents}")
-            if isinstance(error, CancelledError):
-                raise KeyboardInterrupt from error
-            raise
+        show.all(filming(generator, order, said))
         if show.refused:
             break
     return show.finish()
+
+
+def filming(generator: Generator, order: FilmOrder, said: set[Subject]) -> Iterator[Event]:
+    """``assistant.film`` for a person: Ctrl-C is ``KeyboardInterrupt``; latents that are left behind are told."""
+    try:
+        yield from film(generator, order, said)
+    except BaseException as error:
+        if order.latents.exists() and not isinstance(error, GenerationError):
+            say(f"note: what was filmed is kept; decode it with: gpt4video generate --resume {order.latents}")
+        if isinstance(error, CancelledError):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def film_as_dict(event: ClipReady, *, metadata: bool) -> dict[str, Any]:
+    """Everything about a filmed clip, ready for JSON."""
+    assert event.film is not None
+    made, wanted = event.film, event.film.request
+    return {
+        "path": event.path,
+        "side_car": os.fspath(side_car_path(event.path)) if metadata else None,
+        "prompt": wanted.prompt,
+        "negative_prompt": wanted.negative_prompt,
+        "seed": wanted.seed,
+        "model": made.model,
+        "revision": made.revision,
+        "settings": settings_of(made),
+        "seconds": {name: round(value, 4) for name, value in made.seconds.items()},
+    }
 
 
 def _written(request: GenerateRequest, show: _Show) -> list[str]:
@@ -106,7 +129,7 @@ class _Show:
 
     def __init__(self, request: GenerateRequest) -> None:
         self._request = request
-        self._bar = _Bar(quiet=request.quiet)
+        self._bar = ProgressBar(quiet=request.quiet)
         self._clips: list[dict[str, Any]] = []
         self._notices: list[str] = []
         self.refused: Refusal | None = None
@@ -141,27 +164,14 @@ class _Show:
 
     def _ready(self, event: ClipReady) -> None:
         assert event.film is not None
-        made, wanted = event.film, event.film.request
-        side_car = side_car_path(event.path)
-        self._clips.append(
-            {
-                "path": event.path,
-                "side_car": os.fspath(side_car) if self._request.metadata else None,
-                "prompt": wanted.prompt,
-                "negative_prompt": wanted.negative_prompt,
-                "seed": wanted.seed,
-                "model": made.model,
-                "revision": made.revision,
-                "settings": settings_of(made),
-                "seconds": {name: round(value, 4) for name, value in made.seconds.items()},
-            }
-        )
+        self._clips.append(film_as_dict(event, metadata=self._request.metadata))
+        remember(event.film)
         if not self._request.json:
             print(clean_line(event.path), flush=True)
         if self._request.preview and not self._request.quiet:
             from gpt4video_cli.cli.preview import draw_strip
 
-            draw_strip(made.frames, enabled=True)
+            draw_strip(event.film.frames, enabled=True)
 
     def finish(self) -> int:
         """The JSON form, if it was asked for; the exit code."""
@@ -175,48 +185,3 @@ class _Show:
                 }
             )
         return int(ExitCode.REFUSED if self.refused else ExitCode.DONE)
-
-
-class _Bar:
-    """A progress bar on a terminal's stderr; nothing elsewhere. It goes away when it is done."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._possible = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
-        self._progress: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clear()
-
-    def show(self, event: GenerationProgress) -> None:
-        """Draw what is going on, and how long it will take where that is known."""
-        if not self._possible:
-            return
-        if self._progress is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._progress.start()
-            self._task = self._progress.add_task(event.stage, left="")
-        filming = event.stage == "filming"
-        left = f"step {event.step} of {event.steps}" if filming else ""
-        if filming and event.seconds_left is not None:
-            left += f", {_time(event.seconds_left)} left"
-        total = event.steps if filming else None  # how long loading and decoding take is not known: the bar pulses
-        self._progress.update(self._task, description=event.stage, completed=event.step, total=total, left=left)
-
-    def clear(self) -> None:
-        """Take the bar away."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02} min" if minutes else f"{rest} s"

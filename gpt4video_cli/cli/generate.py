@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,9 +73,7 @@ def generate(
         str | None, typer.Option(metavar="NAME", help="ddim, dpm++2m, euler, unipc, flow-euler, ...")
     ] = None,
     negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What the clip shall not show.")] = None,
-    generator: Annotated[
-        str | None, typer.Option("--generator", "-g", metavar="NAME|DIR", help="Which text-to-video model films.")
-    ] = None,
+    generator: opt.Generator = None,
     video: Annotated[
         str | None, typer.Option(metavar="FILE", help="The clip to start from, for models that redraw one.")
     ] = None,
@@ -124,7 +121,7 @@ def generate(
         "negative_prompt": negative,
         "video": video,
         "strength": strength,
-        **parse_size(size),
+        **opt.parse_size(size),
     }
     given = {name: value for name, value in given.items() if value is not None}
     opt.check_device(device, dtype, 1.0)
@@ -166,16 +163,6 @@ def read_text(prompt: str | None, again: str | None) -> str | None:
     if prompt is not None and not prompt.strip():
         raise UsageError("the prompt is empty", hint="say what the clip shall show")
     return prompt
-
-
-def parse_size(text: str | None) -> dict[str, int]:
-    """``576x320`` as width and height in pixels."""
-    if text is None:
-        return {}
-    found = re.fullmatch(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*", text)
-    if not found:
-        raise UsageError(f"--size is {text!r}; it must be WIDTHxHEIGHT, such as 576x320")
-    return {"width": int(found[1]), "height": int(found[2])}
 
 
 def _offload(text: str) -> Any:

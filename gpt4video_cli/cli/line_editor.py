@@ -50,6 +50,14 @@ class LineEditor:
         return clean(self._session.prompt([("class:prompt", mark)], default=default))
 
 
+def ask_line(question: str, *, default: str = "") -> str:
+    """One line, edited, that is not kept. Raises ``KeyboardInterrupt`` for Ctrl-C and ``EOFError`` for Ctrl-D."""
+    stream = sys.stderr if sys.stderr.isatty() else sys.stdout
+    depth = None if wants_colour(stream) else ColorDepth.DEPTH_1_BIT
+    session: PromptSession[str] = PromptSession(output=create_output(stdout=stream), color_depth=depth)
+    return clean(session.prompt(question, default=default))
+
+
 def _keys() -> KeyBindings:
     keys = KeyBindings()
 

@@ -84,6 +84,9 @@ RepetitionPenalty = Annotated[
 Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same answer (default 0).")]
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Longest answer, in tokens.")]
 Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text (repeatable).")]
+Generator = Annotated[
+    str | None, typer.Option("--generator", "-g", metavar="NAME|DIR", help="Which text-to-video model films.")
+]
 
 
 def seconds(text: str, option: str) -> float:
@@ -153,3 +156,13 @@ def check_device(device: str, dtype: str, time_limit: float) -> None:
         raise UsageError(f"--dtype is {dtype!r}; it must be one of {', '.join(_DTYPES)}")
     if not (math.isfinite(time_limit) and time_limit > 0):
         raise UsageError(f"--time-limit is {time_limit}; it must be a number of seconds above 0")
+
+
+def parse_size(text: str | None) -> dict[str, int]:
+    """``576x320`` as width and height in pixels."""
+    if text is None:
+        return {}
+    found = re.fullmatch(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*", text)
+    if not found:
+        raise UsageError(f"--size is {text!r}; it must be WIDTHxHEIGHT, such as 576x320")
+    return {"width": int(found[1]), "height": int(found[2])}

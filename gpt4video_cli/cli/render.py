@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+from gpt4video_cli.cli.progress import ProgressBar
 from gpt4video_cli.cli.terminal import DIM, RED, YELLOW, Cleaner, Status, WordWrap, clean, say
 from gpt4video_cli.events import (
     ClipReady,
@@ -21,8 +22,6 @@ from gpt4video_cli.events import (
     TextDelta,
 )
 from gpt4video_cli.video.sampling import SamplingReceipt
-
-CANNOT_FILM = "a conversation cannot film yet; gpt4video generate --raw can"
 
 
 class AnswerStream:
@@ -70,18 +69,27 @@ class AnswerStream:
 class Renderer:
     """Shows one reply. ``quiet``: no notes on stderr. ``receipts``: say which moments of each clip were seen.
 
-    ``waiting``: what a terminal shows until the answer begins.
+    ``waiting``: what a terminal shows until the answer begins. ``preview``: draw the clips that were filmed.
     """
 
     def __init__(
-        self, *, quiet: bool = False, receipts: bool = False, answer: bool = True, waiting: str = "thinking ..."
+        self,
+        *,
+        quiet: bool = False,
+        receipts: bool = False,
+        answer: bool = True,
+        waiting: str = "thinking ...",
+        preview: bool = False,
     ) -> None:
-        self._status = Status(waiting, quiet=quiet)
+        self._status = Status(waiting, quiet=quiet or not waiting)
+        self._bar = ProgressBar(quiet=quiet)
+        self._preview = preview and not quiet
         self._quiet = quiet
         self._receipts = receipts
         self._answer = AnswerStream(sys.stdout) if answer else None
         self.clips: list[ClipSeen] = []
         self.prompts: list[str] = []
+        self.ready: list[ClipReady] = []
         self.notices: list[str] = []
         self.refusal: Refusal | None = None
         self.done: Done | None = None
@@ -91,7 +99,7 @@ class Renderer:
     def show(self, events: Iterable[Event]) -> None:
         """Render all of a reply. However it ends, the line is ended."""
         try:
-            with self._status:
+            with self._status, self._bar:
                 for event in events:
                     self._show(event)
         finally:
@@ -113,7 +121,7 @@ class Renderer:
                     self._note("saw " + receipt_line(event.receipt))
             case GenerationPrompt():
                 self.prompts.append(event.prompt)
-                self._note(f'clip asked for: "{event.prompt}" ({CANNOT_FILM})', YELLOW)
+                self._note(f'clip asked for: "{event.prompt}"', YELLOW)
             case Refusal():
                 self.refusal = event
                 self._note(f"refused ({event.guard}, {event.category}): {event.message}", RED, always=True)
@@ -121,9 +129,14 @@ class Renderer:
                 self.notices.append(event.text)
                 self._note(f"note: {event.text}")
             case ClipReady():
+                self.ready.append(event)
                 self._note(f"clip written: {event.path}")
+                if self._preview and event.film is not None:
+                    from gpt4video_cli.cli.preview import draw_strip
+
+                    draw_strip(event.film.frames)
             case GenerationProgress():
-                pass  # nothing films yet
+                self._bar.show(event)
             case Done():
                 self.done = event
 
@@ -134,6 +147,7 @@ class Renderer:
         if self._answer is not None and sys.stdout.isatty():
             self._answer.end_line()
         self._status.clear()
+        self._bar.clear()
         say(text, style=style)
         if not self.began and self.done is None:
             self._status.show()

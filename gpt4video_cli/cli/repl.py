@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat import ChatRequest
+from gpt4video_cli.cli.chat_films import ChatFilms, FilmWishes
 from gpt4video_cli.cli.line_editor import LineEditor
 from gpt4video_cli.cli.preview import show_seen
 from gpt4video_cli.cli.render import Renderer
@@ -53,8 +54,15 @@ class Repl:
         self._startup = startup
         self._assistant = assistant
         self._settings = Settings(
-            request.card, request.plan, request.answer, receipts=request.receipts, preview=request.preview
+            request.card,
+            request.plan,
+            request.answer,
+            receipts=request.receipts,
+            preview=request.preview,
+            film=request.film,
         )
+        self._films = ChatFilms(quiet=request.quiet)
+        self._filmed: list[ClipRequest] = []
         self._quiet = request.quiet
         self._loading = f"loading {request.card.name} ..."
         self._session: Session = assistant.new_session()
@@ -114,11 +122,12 @@ class Repl:
         except Gpt4VideoError:
             self._draft = text
             raise
-        if answered:
+        if answered.done is not None:
             self._queue = []
+            self._film(answered.prompts)
 
-    def _show(self, reply: Callable[[threading.Event], Iterable[Event]]) -> bool:
-        """Show a reply; whether it was completed (a stopped answer is one, if it had begun)."""
+    def _show(self, reply: Callable[[threading.Event], Iterable[Event]]) -> Renderer:
+        """Show a reply. It has its ``done`` if it was completed (a stopped answer is, if it had begun)."""
         cancel = threading.Event()
         waiting = "thinking ..." if self._startup.loaded else self._loading
         renderer = Renderer(quiet=self._quiet, receipts=self._settings.receipts, waiting=waiting)
@@ -127,13 +136,33 @@ class Repl:
                 renderer.show(reply(cancel))
         finally:
             self._startup.reader.forget()
-        return renderer.done is not None
+        return renderer
+
+    def _film(self, prompts: list[str]) -> None:
+        """Film what the last answer asks for; the new clips are queued for the next message."""
+        self._filmed = []
+        if prompts and self._settings.film.mode == "no":
+            say("generating is off; /set generate ask changes that")
+        self._filmed = self._film_now(prompts, self._settings.film)
+
+    def _film_now(self, prompts: list[str], wishes: FilmWishes) -> list[ClipRequest]:
+        shown = self._films.film_all(prompts, wishes, preview=self._settings.preview)
+        clips = [ClipRequest(ready.path, self._settings.plan) for ready in shown.ready]
+        self._queue += clips
+        return clips
 
     # --- commands -------------------------------------------------------------------------------------------------
 
     def video(self, text: str) -> None:
         """Add clips to the next message."""
         self._add(read_video_command(text, self._settings.plan))
+
+    def generate(self, text: str) -> None:
+        """Film a prompt as it is, without asking the model."""
+        if not text:
+            raise UsageError("/generate needs a prompt", hint="/generate a red circle moving left")
+        wishes = self._settings.film
+        self._film_now([text], replace(wishes, mode="yes"))
 
     def _add(self, clips: list[ClipRequest]) -> None:
         """Read clips now, so that one that cannot be read is told now; then queue them."""
@@ -172,6 +201,7 @@ class Repl:
         turn = self._session.undo()
         if turn is None:
             raise UsageError("there is nothing to undo")
+        self._forget_filmed()
         self._queue = [*turn.message().clips, *self._queue]
         self._draft = turn.text
         left = len(self._session.turns)
@@ -187,7 +217,15 @@ class Repl:
         elif answer.temperature > 0:
             self._retries += 1
             answer = replace(answer, seed=answer.seed + self._retries)
-        self._show(lambda cancel: self._assistant.retry(self._session, answer, cancel))
+        answered = self._show(lambda cancel: self._assistant.retry(self._session, answer, cancel))
+        if answered.done is not None:
+            self._forget_filmed()
+            self._film(answered.prompts)
+
+    def _forget_filmed(self) -> None:
+        """What was filmed for an answer that is taken back is no part of the conversation; its file stays."""
+        self._queue = [clip for clip in self._queue if clip not in self._filmed]
+        self._filmed = []
 
     def save(self, text: str) -> None:
         """Write the conversation to a file."""
@@ -238,6 +276,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("/video", "PATH [--frames N] [--start T] ...", "add a clip to the next message", Repl.video),
+        Command("/generate", "PROMPT", "film a prompt as it is; the clip goes with the next message", Repl.generate),
         Command("/frames", "", "what was seen of each clip", Repl.frames),
         Command("/undo", "", "take the last message back", Repl.undo),
         Command("/retry", "", "answer the last message again", Repl.retry),

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gpt4video_cli.cli.options import answer_options, sampling_plan
+from gpt4video_cli.cli.chat_films import FilmWishes
+from gpt4video_cli.cli.options import answer_options, parse_size, sampling_plan
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.session import ClipRequest
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.weights.card import Card
+from gpt4video_cli.weights.find_generator import find_generator
 
 
 def _switch(text: str) -> bool:
@@ -46,6 +48,19 @@ SETTINGS: dict[str, _Setting] = {
     "sampling": _Setting(str, "exact or keyframe", "how the next clips are looked at"),
     "receipts": _Setting(_switch, "on or off", "say which moments of a clip were seen"),
     "preview": _Setting(_switch, "on or off", "draw frames in the terminal"),
+    "generate": _Setting(str, "ask, yes or no", "what happens when the model asks for a clip"),
+    "generator": _Setting(str, "a name or a folder", "which text-to-video model films"),
+    "film-seed": _Setting(int, "a whole number", "the same seed gives the same clip"),
+    "film-frames": _Setting(int, "a whole number", "frames of the clips to film"),
+    "film-fps": _Setting(float, "a number", "frames shown in a second"),
+    "film-size": _Setting(parse_size, "WIDTHxHEIGHT", "in pixels"),
+    "film-steps": _Setting(int, "a whole number", "steps of denoising"),
+    "film-guidance": _Setting(float, "a number", "how closely to follow the prompt"),
+    "film-scheduler": _Setting(str, "a name", "ddim, dpm++2m, euler, unipc, flow-euler, ..."),
+    "film-negative": _Setting(str, "a text", "what the clips shall not show"),
+}
+_FILM = {name: name.removeprefix("film-") for name in SETTINGS if name.startswith("film-")} | {
+    "film-negative": "negative_prompt"
 }
 _PLAN = ("frames", "fps", "max-frames", "sampling")
 
@@ -54,9 +69,17 @@ class Settings:
     """The present values. A wrong value changes nothing and raises ``UsageError``."""
 
     def __init__(
-        self, card: Card, plan: SamplingPlan, answer: SamplingOptions, *, receipts: bool, preview: bool = True
+        self,
+        card: Card,
+        plan: SamplingPlan,
+        answer: SamplingOptions,
+        *,
+        receipts: bool,
+        preview: bool = True,
+        film: FilmWishes | None = None,
     ) -> None:
         self._card = card
+        self.film = film or FilmWishes()
         self.answer = answer
         self.receipts = receipts
         self.preview = preview
@@ -67,7 +90,10 @@ class Settings:
             max_frames=plan.max_frames,
             mode=plan.mode,
         )
-        self._first = (self.answer, self.plan, self.receipts, self.preview)
+        self._first = self._all()
+
+    def _all(self) -> tuple[SamplingOptions, SamplingPlan, bool, bool, FilmWishes]:
+        return self.answer, self.plan, self.receipts, self.preview, self.film
 
     def value(self, name: str) -> Any:
         """The present value of a setting."""
@@ -76,6 +102,15 @@ class Settings:
             return getattr(self, name)
         if name == "sampling":
             return self.plan.mode
+        if name == "generate":
+            return self.film.mode
+        if name == "generator":
+            return self.film.generator
+        if name == "film-size":
+            wanted = self.film.request
+            return {name: side for name in ("width", "height") if (side := getattr(wanted, name)) is not None}
+        if name in _FILM:
+            return getattr(self.film.request, _FILM[name])
         return getattr(self.plan if name in _PLAN else self.answer, field)
 
     def set(self, name: str, text: str) -> None:
@@ -86,20 +121,28 @@ class Settings:
             return
         try:
             value = setting.read(text)
-        except ValueError:
+        except (ValueError, UsageError):
             raise UsageError(f"{name} is {text!r}; it must be {setting.kind}") from None
         self._put(name, value)
 
     def _default(self, name: str) -> Any:
-        now = (self.answer, self.plan, self.receipts, self.preview)
-        self.answer, self.plan, self.receipts, self.preview = self._first
+        now = self._all()
+        self.answer, self.plan, self.receipts, self.preview, self.film = self._first
         value = self.value(name)
-        self.answer, self.plan, self.receipts, self.preview = now
+        self.answer, self.plan, self.receipts, self.preview, self.film = now
         return value
 
     def _put(self, name: str, value: Any) -> None:
         if name in ("receipts", "preview"):
             setattr(self, name, value)
+        elif name == "generate":
+            self.film = replace(self.film, mode=value)
+        elif name == "generator":
+            find_generator(value)  # an unknown one is told now
+            self.film = replace(self.film, generator=value)
+        elif name in _FILM:
+            field = {"width": None, "height": None} | value if name == "film-size" else {_FILM[name]: value}
+            self.film = replace(self.film, request=replace(self.film.request, **field))
         elif name == "sampling":
             self.plan = replace(self.plan, mode=value)
         elif name == "frames":
@@ -136,6 +179,8 @@ def show(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, dict):  # a size
+        return "x".join(map(str, value.values())) or "-"
     return " ".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -24,7 +24,6 @@ from typing import Any
 
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
 from gpt4video_cli.events import Done
-from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.shapeworld.dialogues import CANNOT_TELL, HELD_OUT_NOUNS, NO_CLIP, unknown_question
 from gpt4video_cli.shapeworld.questions import KINDS, Question, ask
 from gpt4video_cli.shapeworld.render import render_clip
@@ -32,6 +31,7 @@ from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_scene
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.writer import write_mp4
 from gpt4video_cli.weights.card import read_card, render_card
+from gpt4video_cli.whole_file import write_whole
 
 TEST_KINDS = ("colour", "shape", "motion", "count", "background", "yesno")
 """The kinds that make up the overall accuracy; the others are reported beside it."""

@@ -57,6 +57,11 @@ class DiffusersGenerator:
         """The hub's commit, or a hash of the folder."""
         return model_revision(self.folder.path)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether all of the model is in memory."""
+        return self._loaded is not None and self._loaded.whole
+
     def check(self, request: FilmRequest) -> FilmRequest:
         """The completed request; raises ``UsageError`` for what this model cannot do. Loads nothing."""
         request = complete(request, self.card)

@@ -14,8 +14,8 @@ from typing import Any
 
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.gallery.loading import quieten
-from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.weights.card import FILE_NAME
+from gpt4video_cli.whole_file import write_whole
 
 WORDS = "a the red blue green circle square triangle moves left right up down on black white background small big"
 SIDE = 32

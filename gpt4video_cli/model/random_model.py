@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
-from gpt4video_cli.model.strict_load import write_safetensors, write_whole
+from gpt4video_cli.model.strict_load import write_safetensors
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, save_visual_encoder
 from gpt4video_cli.video.preprocess import PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
 from gpt4video_cli.weights.llama_layout import llama_shapes
+from gpt4video_cli.whole_file import write_whole
 
 IMAGE_SIZE = 32
 _SENTENCES = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt4video_cli.errors import UsageError, WeightsError
+from gpt4video_cli.whole_file import whole_file
 
 _REPAIR_HINT = "fetch or make the file again, or use the configuration it was made with"
 
@@ -109,32 +109,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
     with whole_file(path) as temporary:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {}))
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a text file whole (see ``whole_file``)."""
-    with whole_file(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; flushed and renamed at the end.
-
-    A killed run leaves the old file or the new one, never half of one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
-    try:
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], file: Path | str) -> None:

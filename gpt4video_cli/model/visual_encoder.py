@@ -27,8 +27,8 @@ from gpt4video_cli.model.strict_load import (
     read_json,
     read_sharded_safetensors,
     write_safetensors,
-    write_whole,
 )
+from gpt4video_cli.whole_file import write_whole
 
 _PREFIX = "vision_model."
 _TEMPORAL_NORM_EPS = 1e-5  # the reference leaves torch's default here, whatever the configuration says

@@ -72,11 +72,14 @@ def joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def facts(scene: Scene, rng: random.Random) -> str:
+def facts(scene: Scene, rng: random.Random) -> list[str]:
     """``scene`` in short sentences, one for each thing that can be asked, in the words of the assistant's answers.
 
-    The easiest description to read: stage 1 teaches the abstractor to say something like it to the language model.
+    Each sentence stands for itself: it names its shape. Folded to one embedding each, they stand for video tokens
+    (``training.examples``).
     """
+    if scene.clutter:
+        return [f"{CLUTTER_DESCRIPTION}."]
     sentences = []
     shapes = list(scene.shapes)
     rng.shuffle(shapes)
@@ -99,7 +102,7 @@ def facts(scene: Scene, rng: random.Random) -> str:
     if scene.fade != "none":
         rest.append(FADE_PHRASES[scene.fade][0])
     rng.shuffle(rest)
-    return " ".join([*sentences, *rest])
+    return [*sentences, *rest]
 
 
 def describe(scene: Scene, rng: random.Random | None = None) -> str:
@@ -110,7 +113,7 @@ def describe(scene: Scene, rng: random.Random | None = None) -> str:
     if scene.clutter:
         return f"{CLUTTER_ANSWER} I only know simple moving shapes." if rng is None else CLUTTER_DESCRIPTION + "."
     if rng is not None and rng.random() < FACTS_SHARE:
-        return facts(scene, rng)
+        return " ".join(facts(scene, rng))
     moves = scene.camera != "still"
     # The canonical order can be told from the clip and from any description of it alike.
     shapes = sorted(scene.shapes, key=lambda s: (s.colour, s.shape))

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt4video_cli.model.abstractor import Abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder
@@ -23,7 +22,7 @@ from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watchin
 from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
 from gpt4video_cli.training.clips import scene_at
-from gpt4video_cli.training.examples import IGNORED, Example, collate, encode_dialogue
+from gpt4video_cli.training.examples import Example, answer_loss, collate, encode_dialogue
 from gpt4video_cli.training.loop import LoopOptions, train_loop
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 
@@ -85,18 +84,6 @@ def _long_dialogue(tokenizer: Tokenizer, scenes: Sequence[Scene], video_tokens: 
         return encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first, second)
     dialogue = watching(rng, scene=scenes[first], turns=rng.randint(3, 6))
     return encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first,)
-
-
-def answer_loss(language_model: Any, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Equation (5): mean negative log likelihood of the assistant's tokens, given everything before each.
-
-    ``embeddings`` float ``[B, L, D_llm]``, ``labels`` int64 ``[B, L]`` with ``IGNORED`` where nothing is learned. Only
-    the positions that count go through the output layer.
-    """
-    hidden = language_model.model(inputs_embeds=embeddings).last_hidden_state
-    counts = labels[:, 1:] != IGNORED
-    logits = language_model.lm_head(hidden[:, :-1][counts])
-    return F.cross_entropy(logits.float(), labels[:, 1:][counts])
 
 
 def align(

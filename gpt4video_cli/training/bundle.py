@@ -20,7 +20,6 @@ import torch
 from tokenizers import Tokenizer
 
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
-from gpt4video_cli.model.strict_load import write_whole
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
 from gpt4video_cli.training.align import align, precompute_features
 from gpt4video_cli.training.clips import sampled_frames
@@ -31,6 +30,7 @@ from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.training.tokenizer import train_tokenizer
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
+from gpt4video_cli.whole_file import write_whole
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gpt4video_cli.shapeworld.dialogues import instruction_dialogue
-from gpt4video_cli.training.align import answer_loss
-from gpt4video_cli.training.examples import collate, encode_dialogue
+from gpt4video_cli.training.examples import answer_loss, collate, encode_dialogue
 from gpt4video_cli.training.loop import LoopOptions, train_loop
 
 

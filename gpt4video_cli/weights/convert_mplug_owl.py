@@ -25,11 +25,12 @@ from torch import Tensor
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
-from gpt4video_cli.model.strict_load import load_strict, read_json, write_safetensors, write_whole
+from gpt4video_cli.model.strict_load import load_strict, read_json, write_safetensors
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, save_visual_encoder
 from gpt4video_cli.video.preprocess import PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
 from gpt4video_cli.weights.llama_layout import llama_shapes
+from gpt4video_cli.whole_file import write_whole
 
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LLAMA_KEYS = (

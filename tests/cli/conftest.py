@@ -23,6 +23,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def film_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text-to-video model with random weights. Do not change it: all tests share it."""
+    from gpt4video_cli.gallery.random_generator import write_random_generator
+
+    return write_random_generator(tmp_path_factory.mktemp("film") / "random")
+
+
+@pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds, 96 x 64: a red square moves to the right. Its name has a blank and needs quoting."""
     from gpt4video_cli.video.writer import write_mp4

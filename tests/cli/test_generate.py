@@ -17,14 +17,6 @@ from gpt4video_cli.cli.app import run
 from gpt4video_cli.errors import ExitCode
 
 
-@pytest.fixture(scope="session")
-def film_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny text-to-video model with random weights. Do not change it: all tests share it."""
-    from gpt4video_cli.gallery.random_generator import write_random_generator
-
-    return write_random_generator(tmp_path_factory.mktemp("film") / "random")
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)

@@ -21,7 +21,7 @@ def test_a_request_for_a_clip_is_named_and_not_filmed(capsys: pytest.CaptureFixt
     renderer.show([TextDelta("Here "), GenerationPrompt("a \x1b[2Jdog", 1), TextDelta("it is."), done("Here it is.")])
     out, err = capsys.readouterr()
     assert out == "Here it is.\n"
-    assert err == 'clip asked for: "a dog" (a conversation cannot film yet; gpt4video generate --raw can)\n'
+    assert err == 'clip asked for: "a dog"\n'
     assert renderer.prompts == ["a \x1b[2Jdog"]
 
 

@@ -20,10 +20,12 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][0-9A-Za-z]|\x1b[=>78]|
 class Person:
     """Somebody at a terminal: types lines, waits for what must appear."""
 
+    starts = ("-m", "gpt4video_cli")
+
     def __init__(self, environment: dict[str, str], folder: Path, *arguments: str, columns: int = 200) -> None:
         # pexpect is no terminal that answers where its cursor is.
         own = {**environment, "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1"}
-        command = ["-m", "gpt4video_cli", "chat", *arguments]
+        command = [*self.starts, "chat", *arguments]
         self.program = pexpect.spawn(
             sys.executable, command, env=own, cwd=folder, dimensions=(50, columns), timeout=45, encoding="utf-8"
         )
