@@ -151,8 +151,11 @@ def small_talk(rng: random.Random) -> tuple[str, str]:
     return rng.choice(questions), answer
 
 
-def _exchange(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """One question about ``scene`` and its true answer, of any kind."""
+def _exchange(scene: Scene, rng: random.Random, kinds: tuple[str, ...] = ()) -> tuple[str, str]:
+    """One question about ``scene`` and its true answer, of one of ``kinds`` or of any kind."""
+    while kinds:
+        if (asked := ask(scene, rng.choice(kinds), rng)) is not None:
+            return asked.text, asked.answer
     choice = rng.random()
     if choice < 0.12:
         return (question := ask_description(scene, rng)).text, question.answer
@@ -169,12 +172,14 @@ def _exchange(scene: Scene, rng: random.Random) -> tuple[str, str]:
             return asked.text, asked.answer
 
 
-def watching(rng: random.Random, *, turns: int = 6, scene: Scene | None = None) -> Dialogue:
-    """One clip and several questions about it."""
+def watching(
+    rng: random.Random, *, turns: int = 6, scene: Scene | None = None, kinds: tuple[str, ...] = ()
+) -> Dialogue:
+    """One clip and several questions about it, of ``kinds`` only if there are any."""
     scene = scene or sample_scene(rng)
     exchanges: dict[str, str] = {}
     for _ in range(turns * 3):
-        user, answer = _exchange(scene, rng)
+        user, answer = _exchange(scene, rng, kinds)
         exchanges.setdefault(_worn(user, rng), answer)
         if len(exchanges) == turns:
             break

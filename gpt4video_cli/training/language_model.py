@@ -18,6 +18,8 @@ from gpt4video_cli.training.loop import LoopOptions, train_loop
 CONTEXT = 1024
 EASY_STEPS = 100
 """So many steps see clips with one shape; after them come all clips."""
+BINDING = ("colour", "shape", "motion", "size", "yesno")
+"""Kinds of question that ask for one of several shapes: half of the dialogues are about nothing else."""
 FOLDED_SHARE = 0.8
 """How many dialogues have their clips as folded facts; the others as plain text."""
 
@@ -59,7 +61,8 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
         dialogue = watching(rng, scene=sample_scene(rng, shapes=1, plain=True), turns=rng.randint(1, 2))
         return encode_dialogue(tokenizer, dialogue, rng, folded=True)
     if rng.random() < 0.5:
-        dialogue = watching(rng, scene=sample_scene(rng, shapes=rng.choice((1, 2, 2, 3, 3))), turns=rng.randint(1, 2))
+        scene = sample_scene(rng, shapes=rng.choice((2, 3)), plain=True)
+        dialogue = watching(rng, scene=scene, turns=rng.randint(3, 6), kinds=BINDING)
     else:
         dialogue = pretraining_dialogue(rng)
     return encode_dialogue(tokenizer, dialogue, rng, folded=rng.random() < FOLDED_SHARE)
