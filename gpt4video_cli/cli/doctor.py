@@ -16,6 +16,7 @@ from gpt4video_cli.cli.folders import data_folder
 from gpt4video_cli.cli.options import Debug, Json, NoColor
 from gpt4video_cli.cli.terminal import clean_line
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
+from gpt4video_cli.weights.find_generator import find_generator, generator_folder, known_generators
 from gpt4video_cli.weights.locate import DEFAULT_MODEL, find_model, home, known_models
 
 # Name of the distribution, of its module, and what is missing without it. Nothing of these is imported for a version.
@@ -76,6 +77,7 @@ def examine(*, quick: bool = False) -> dict[str, Any]:
         "devices": [],
         "engines": _engines(packages),
         "models": models,
+        "generators": _generators(),
         "folders": _folders(),
         "missing": missing,
         "warnings": warnings,
@@ -163,6 +165,21 @@ def _models() -> tuple[list[dict[str, Any]], str | None]:
     return models, None if problem is None else f"the default model: {problem}"
 
 
+def _generators() -> list[dict[str, Any]]:
+    """Every known text-to-video model, on this machine or not."""
+    found: list[dict[str, Any]] = []
+    for name in sorted(known_generators()):
+        try:
+            known = find_generator(name)
+            folder = generator_folder(known).path
+        except Gpt4VideoError as error:
+            found.append({"name": name, "installed": False, "problem": error.line()})
+        else:
+            place = {"folder": str(folder), "bytes": _size(folder)}
+            found.append({"name": name, "installed": True, "summary": known.card.summary, **place})
+    return found
+
+
 def _folders() -> dict[str, dict[str, Any]]:
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
     folders = {"data": data_folder(), "cache": home(), "hub cache": hub.expanduser()}
@@ -200,10 +217,11 @@ def as_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"  {device['name']:18}{device['what']}{memory}")
     lines += ["", "engines"]
     lines += [f"  {name:18}{'ready' if ready else 'packages missing'}" for name, ready in report["engines"].items()]
-    lines += ["", "models"]
-    for model in report["models"]:
-        what = f"{_human(model['bytes'])}, {model['folder']}" if model["installed"] else "not installed"
-        lines.append(f"  {model['name']:18}{what}")
+    for kind in ("models", "generators"):
+        lines += ["", kind]
+        for model in report[kind]:
+            what = f"{_human(model['bytes'])}, {model['folder']}" if model["installed"] else "not installed"
+            lines.append(f"  {model['name']:20}{what}")
     lines += ["", "folders"]
     for name, folder in report["folders"].items():
         lines.append(f"  {name:18}{_human(folder['bytes']) if folder['exists'] else 'not there yet'}, {folder['path']}")

@@ -7,7 +7,8 @@ stage 1, and descriptions that stand for video in text-only training (section 3.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from gpt4video_cli.shapeworld.captions import (
     CLUTTER_ANSWER,
@@ -122,10 +123,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns about ``scenes``; scene ``i`` is clip ``i + 1`` of the conversation."""
+    """Turns about ``scenes``; scene ``i`` is clip ``i + 1`` of the conversation.
+
+    ``wanted``: by number of the turn, the clips that are asked for.
+    """
 
     scenes: tuple[Scene, ...]
     turns: tuple[Turn, ...]
+    wanted: Mapping[int, Scene] = field(default_factory=dict)
 
 
 def _worn(text: str, rng: random.Random) -> str:
@@ -287,18 +292,21 @@ def filming(rng: random.Random) -> Dialogue:
     watched = rng.random() < 0.45
     scene = sample_scene(rng, shapes=1 if watched else rng.choice((1, 1, 2)), plain=True)
     turns: list[Turn] = []
+    wanted: dict[int, Scene] = {}
     if watched:
         for i in range(rng.randint(0, 2)):
             turns.append(Turn(*_exchange(scene, rng), (0,) if i == 0 else ()))
     else:
         request = _worn(rng.choice(_REQUESTS).format(clip_prompt(scene, rng)), rng)
+        wanted[0] = scene
         turns.append(Turn(request, _filmed(scene, rng)))
     if watched or (len(scene.shapes) == 1 and rng.random() < 0.5):
-        text, wanted = _changed(scene, rng)
-        turns.append(Turn(_worn(text, rng), _filmed(wanted, rng), (0,) if watched and not turns else ()))
+        text, changed = _changed(scene, rng)
+        wanted[len(turns)] = changed
+        turns.append(Turn(_worn(text, rng), _filmed(changed, rng), (0,) if watched and not turns else ()))
     if rng.random() < 0.2:
         turns.append(Turn(*small_talk(rng)))
-    return Dialogue((scene,) if watched else (), tuple(turns))
+    return Dialogue((scene,) if watched else (), tuple(turns), wanted)
 
 
 _HARM = (

@@ -1,4 +1,4 @@
-"""Stage 2, instruct: text only. LoRA on the language model's q_proj and v_proj; descriptions stand for videos."""
+"""Stage 2, instruct: text only. LoRA on the language model's q_proj and v_proj; folded facts stand for videos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gpt4video_cli.shapeworld.dialogues import instruction_dialogue
-from gpt4video_cli.training.examples import answer_loss, collate, encode_dialogue
+from gpt4video_cli.training.examples import answer_loss, collate, embed, encode_dialogue
 from gpt4video_cli.training.loop import LoopOptions, train_loop
 
 
@@ -36,10 +36,10 @@ def instruct(
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"instruct/{seed}/{step}")
-        examples = [encode_dialogue(tokenizer, instruction_dialogue(rng), rng) for _ in range(batch_size)]
+        examples = [encode_dialogue(tokenizer, instruction_dialogue(rng), rng, folded=True) for _ in range(batch_size)]
         ids, labels, _ = collate(examples)
         with torch.autocast("cpu", torch.bfloat16):
-            return answer_loss(base, base.get_input_embeddings()(ids), labels)
+            return answer_loss(base, embed(base.get_input_embeddings(), examples, ids, seed=step), labels)
 
     trained = [(name, p) for name, p in adapted.named_parameters() if p.requires_grad]
     train_loop(trained, loss_of, options, folder=folder, name="instruct")

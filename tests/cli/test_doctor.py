@@ -27,6 +27,9 @@ def test_json_and_text_agree_with_what_is_installed(gpt4video: Any, environment:
     assert report["cpu"]["threads"] == 1  # OMP_NUM_THREADS of these tests
     assert report["engines"]["torch"] is True
     assert report["folders"]["data"]["path"] == environment["GPT4VIDEO_HOME"]
+    generators = {generator["name"]: generator for generator in report["generators"]}
+    assert "gpt4video models pull zeroscope-v2-576w" in generators["zeroscope-v2-576w"]["problem"]
+    assert "bundle-film" in generators
     text = "\n".join(doctor.as_lines(report))
     assert metadata.version("transformers") in text
 
