@@ -18,8 +18,13 @@ from gpt4video_cli.training.loop import LoopOptions, train_loop
 CONTEXT = 1024
 EASY_STEPS = 100
 """So many steps see clips with one shape; after them come all clips."""
+BINDING_FROM = 1032
+"""From this step on, half of the dialogues ask only which colour, shape or motion belongs to which of several shapes.
+
+Before it, one shape was read without mistakes and of two or three just any one (colours 58 % right); 170 steps later
+all colours were right. The committed weights saw the earlier kind of dialogue for one step more."""
 BINDING = ("colour", "shape", "motion", "size", "yesno")
-"""Kinds of question that ask for one of several shapes: half of the dialogues are about nothing else."""
+"""The kinds of question for that."""
 FOLDED_SHARE = 0.8
 """How many dialogues have their clips as folded facts; the others as plain text."""
 
@@ -61,8 +66,12 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
         dialogue = watching(rng, scene=sample_scene(rng, shapes=1, plain=True), turns=rng.randint(1, 2))
         return encode_dialogue(tokenizer, dialogue, rng, folded=True)
     if rng.random() < 0.5:
-        scene = sample_scene(rng, shapes=rng.choice((2, 3)), plain=True)
-        dialogue = watching(rng, scene=scene, turns=rng.randint(3, 6), kinds=BINDING)
+        shapes = rng.choice((1, 2, 2, 3, 3) if step < BINDING_FROM else (2, 3))
+        if step < BINDING_FROM:
+            dialogue = watching(rng, scene=sample_scene(rng, shapes=shapes), turns=rng.randint(1, 2))
+        else:
+            scene = sample_scene(rng, shapes=shapes, plain=True)
+            dialogue = watching(rng, scene=scene, turns=rng.randint(3, 6), kinds=BINDING)
     else:
         dialogue = pretraining_dialogue(rng)
     return encode_dialogue(tokenizer, dialogue, rng, folded=rng.random() < FOLDED_SHARE)
