@@ -116,7 +116,7 @@ def align(
             pools.clear()
             pools[pool] = batches
         batch = pools[pool][place]
-        ids, labels, _ = collate([example for example, _ in batch])
+        ids, labels = collate([example for example, _ in batch])
         shown = [clip for _, clips in batch for clip in clips]
         with torch.autocast("cpu", torch.bfloat16):
             video = abstractor(features[shown].float())

@@ -99,18 +99,19 @@ def content_words(sentence: str) -> str:
     return "".join(f" {word}" for word in words if word not in _FUNCTION_WORDS)
 
 
-def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
-    """ids, labels and attention mask, each int64 ``[B, L]``, padded on the right."""
+def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """ids and labels, both int64 ``[B, L]``, padded on the right.
+
+    There, causal attention never looks back from padding, so that no mask is needed.
+    """
     longest = max(len(e.ids) for e in examples)
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
     labels = torch.full_like(ids, IGNORED)
-    mask = torch.zeros_like(ids)
     for row, example in enumerate(examples):
         n = len(example.ids)
         ids[row, :n] = torch.tensor(example.ids)
         labels[row, :n] = torch.tensor(example.labels)
-        mask[row, :n] = 1
-    return ids, labels, mask
+    return ids, labels
 
 
 def embed(words: torch.nn.Module, examples: Sequence[Example], ids: Tensor, *, seed: int) -> Tensor:

@@ -37,7 +37,7 @@ def instruct(
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"instruct/{seed}/{step}")
         examples = [encode_dialogue(tokenizer, instruction_dialogue(rng), rng, folded=True) for _ in range(batch_size)]
-        ids, labels, _ = collate(examples)
+        ids, labels = collate(examples)
         with torch.autocast("cpu", torch.bfloat16):
             return answer_loss(base, embed(base.get_input_embeddings(), examples, ids, seed=step), labels)
 

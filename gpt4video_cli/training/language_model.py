@@ -100,9 +100,8 @@ def pretrain(
             pools.clear()
             pools[pool] = batches_of(tokenizer, pool, batch_size, seed)
         examples = pools[pool][place]
-        ids, labels, _ = collate(examples)
+        ids, labels = collate(examples)
         with torch.autocast("cpu", torch.bfloat16):
-            # No attention mask: padding stands on the right, where causal attention never looks back from.
             return answer_loss(model, embed(model.get_input_embeddings(), examples, ids, seed=step), labels)
 
     train_loop(model.named_parameters(), loss_of, options, folder=folder, name="language_model")

@@ -20,7 +20,7 @@ from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
 from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.scene import SHAPES, sample_scene
-from gpt4video_cli.training.align import LONG_FROM, align, answer_loss, draw_dialogues, with_video
+from gpt4video_cli.training.align import LONG_FROM, align, draw_dialogues, with_video
 from gpt4video_cli.training.contrastive import (
     SIDE,
     ContrastivePair,
@@ -28,9 +28,19 @@ from gpt4video_cli.training.contrastive import (
     draw_frames,
     small_encoder_config,
 )
-from gpt4video_cli.training.examples import END, IGNORED, START, collate, encode_dialogue
+from gpt4video_cli.training.examples import (
+    END,
+    IGNORED,
+    NOISE,
+    START,
+    answer_loss,
+    collate,
+    content_words,
+    embed,
+    encode_dialogue,
+)
 from gpt4video_cli.training.instruct import instruct, with_lora
-from gpt4video_cli.training.language_model import new_language_model, weighted_loss
+from gpt4video_cli.training.language_model import new_language_model
 from gpt4video_cli.training.loop import LoopOptions, learning_rate, train_loop
 from gpt4video_cli.training.tokenizer import train_tokenizer
 
@@ -87,16 +97,43 @@ def test_padding_changes_no_loss(tokenizer: Tokenizer) -> None:
     model = new_language_model(tokenizer.get_vocab_size(), width=64, layers=2)
     rng = random.Random(2)
     examples = [encode_dialogue(tokenizer, watching(rng, turns=n), rng) for n in (1, 5)]
-    ids, labels, mask = collate(examples)
+    ids, labels = collate(examples)
     both = answer_loss(model, model.get_input_embeddings()(ids), labels)
     alone = []
     for example in examples:
-        one, targets, _ = collate([example])
+        one, targets = collate([example])
         counted = int((targets[:, 1:] != IGNORED).sum())
         alone.append((answer_loss(model, model.get_input_embeddings()(one), targets), counted))
     mean = sum(loss * n for loss, n in alone) / sum(n for _, n in alone)
     torch.testing.assert_close(both, mean)
-    assert math.isfinite(weighted_loss(model(input_ids=ids).logits, ids, labels, mask).item())
+    assert math.isfinite(both.item())
+
+
+def test_folded_facts_are_sums_of_their_words_at_their_places(tokenizer: Tokenizer) -> None:
+    rng = random.Random(3)
+    words = torch.nn.Embedding(tokenizer.get_vocab_size(), 16)
+    examples = [encode_dialogue(tokenizer, watching_two(rng), rng, folded=True) for _ in range(4)]
+    ids, labels = collate(examples)
+    made = embed(words, examples, ids, seed=1)
+    assert torch.equal(made[ids != 0], words(ids)[ids != 0])
+    noise = NOISE * float(words(ids).detach().std())
+    count = 0
+    for row, example in enumerate(examples):
+        assert all(label == IGNORED for i, label in zip(example.ids, example.labels, strict=True) if i == 0)
+        for place, tokens in example.folded:
+            assert ids[row, place] == 0
+            off = made[row, place] - words(torch.tensor(tokens)).sum(0)
+            assert float(off.detach().abs().max()) < 5 * noise
+            count += 1
+    assert count >= 8 and len({place for e in examples for place, _ in e.folded}) > 4
+    empty = (ids == 0) & (labels == IGNORED)
+    assert float(made[empty].std()) > 0
+    assert torch.equal(made, embed(words, examples, ids, seed=1))
+
+
+def test_a_fact_folds_to_the_words_that_say_something() -> None:
+    assert content_words("The red star moves to the left.") == " red star moves left"
+    assert content_words("There are two shapes.") == " two shapes"
 
 
 def test_video_lands_where_the_example_says_and_nowhere_else() -> None:
@@ -104,7 +141,7 @@ def test_video_lands_where_the_example_says_and_nowhere_else() -> None:
     tokenizer = train_tokenizer(vocabulary=400, samples=50)
     scenes = [sample_scene(rng) for _ in range(4)]
     drawn = draw_dialogues(tokenizer, 6, scenes, 3, rng, step=LONG_FROM)
-    ids, _, _ = collate([e for e, _ in drawn])
+    ids, _ = collate([e for e, _ in drawn])
     text = torch.randn(*ids.shape, 8)
     video = torch.randn(sum(len(c) for _, c in drawn), 3, 8)
     mixed = with_video(text, [e for e, _ in drawn], video)
