@@ -14,6 +14,7 @@ import typer
 
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat import chat
+from gpt4video_cli.cli.data import data
 from gpt4video_cli.cli.doctor import doctor
 from gpt4video_cli.cli.generate import generate
 from gpt4video_cli.cli.options import Debug, NoColor, switches
@@ -52,6 +53,7 @@ def _program(
 app.command(short_help="Talk about clips.")(chat)
 app.command(short_help="Film a text.")(generate)
 app.command(short_help="Say what is in a clip.")(probe)
+app.add_typer(data, name="data", short_help="Check and convert training data.")
 app.command(short_help="Say what is installed and what is missing.")(doctor)
 
 
