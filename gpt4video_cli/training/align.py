@@ -103,7 +103,6 @@ def align(
     pools: dict[int, list[list[Drawn]]] = {}
     tokens = abstractor.config.tokens
     scenes = [scene_at(seed, i) for i in range(len(features))]
-    _match_scale(abstractor, language_model, features[:32].float())
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
@@ -125,13 +124,6 @@ def align(
             return answer_loss(language_model, embeddings, labels)
 
     train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="align")
-
-
-@torch.no_grad()
-def _match_scale(abstractor: Abstractor, language_model: Any, features: Tensor) -> None:
-    """Let the video embeddings start as large as the embeddings of words, which the language model is used to."""
-    words = language_model.get_input_embeddings().weight
-    abstractor.projection.weight.mul_(words.std() / abstractor(features).std())
 
 
 def with_video(embeddings: Tensor, examples: list[Example], video: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
     python -m gpt4video_cli.training.bundle --output gpt4video_cli/bundle/model --shipped model_cards/bundle.toml
 
-tokenizer -> small CLIP (contrastive) -> LLaMA (pretraining) -> stage 1 (align) -> stage 2 (instruct) -> model folder.
+tokenizer -> small CLIP (contrastive) -> LLaMA (pretraining) -> warm start of the abstractor -> stage 1 (align) ->
+stage 2 (instruct) -> model folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -22,8 +23,9 @@ from tokenizers import Tokenizer
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
 from gpt4video_cli.training.align import align, precompute_features
-from gpt4video_cli.training.clips import sampled_frames
+from gpt4video_cli.training.clips import sampled_frames, scene_at
 from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
+from gpt4video_cli.training.fact_slots import warm_up
 from gpt4video_cli.training.instruct import instruct, with_lora
 from gpt4video_cli.training.language_model import new_language_model, pretrain
 from gpt4video_cli.training.loop import LoopOptions
@@ -49,7 +51,9 @@ class Recipe:
     clips: int = 7_500
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    align: LoopOptions = LoopOptions(steps=1800, learning_rate=1e-3, warm_up=50)
+    warm_up: LoopOptions = LoopOptions(steps=1500, learning_rate=1e-3, warm_up=50)
+    warm_up_batch: int = 32
+    align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
     instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
@@ -98,6 +102,18 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
     if not (work / "abstractor.safetensors").exists():
         features = precompute_features(encoder, frames)
+        scenes = [scene_at(recipe.seed, index) for index in range(recipe.clips)]
+        warm_up(
+            abstractor,
+            language_model,
+            tokenizer,
+            features,
+            scenes,
+            recipe.warm_up,
+            folder=work,
+            batch_size=recipe.warm_up_batch,
+            seed=recipe.seed,
+        )
         align(
             abstractor,
             language_model,
@@ -169,7 +185,8 @@ def bundle_card(recipe: Recipe) -> Card:
         made_from=(
             "Trained from nothing by this project (gpt4video_cli.training.bundle, seed "
             f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames, a LLaMA pretrained on described "
-            f"clips, stage 1 on {recipe.clips} rendered clips, stage 2 on text with a LoRA adapter."
+            f"clips, stage 1 on {recipe.clips} rendered clips after a warm start in which each video token learns to "
+            "stand for one fact, stage 2 on text with a LoRA adapter."
         ),
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(

@@ -94,11 +94,11 @@ def _number(count: int) -> str:
 class FactSlots:
     """Candidates as embeddings ``[N, C, D_llm]``, padded, and the right ones of scenes as indices ``[B, N]``."""
 
-    def __init__(self, words: torch.nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(self, words: torch.nn.Embedding, tokenizer: Tokenizer) -> None:
         self._places: list[dict[str, int]] = []
         candidates = slot_candidates()
         most = max(map(len, candidates))
-        width = int(words.weight.shape[1])  # type: ignore[union-attr, arg-type]
+        width = words.embedding_dim
         self.embeddings = torch.zeros(SLOTS, most, width)
         self.there = torch.zeros(SLOTS, most, dtype=torch.bool)
         for slot, texts in enumerate(candidates):
