@@ -136,6 +136,27 @@ class FactSlots:
         return ((losses * says).sum() / says.sum() + (losses * (1 - says)).sum() / (1 - says).sum()) / 2
 
 
+@torch.no_grad()
+def prefer_times(abstractor: Abstractor, *, seed: int = 0) -> None:
+    """Let half of the heads of each layer start by looking at one time each, so that motion is seen sooner.
+
+    A head's keys get a random projection R of what they are made from, frame positions included, and its queries the
+    bias R p of the position p that it shall prefer.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    width, heads = abstractor.config.width, abstractor.config.heads
+    positions = abstractor.frame_positions
+    count = 0
+    for layer in abstractor.layers:
+        for head in range(heads // 2):
+            time = round(count * 0.618034 % 1 * (len(positions) - 1))  # the golden ratio spreads them evenly
+            count += 1
+            projection = torch.linalg.qr(torch.randn(width, width // heads, generator=generator))[0].T
+            rows = slice(head * (width // heads), (head + 1) * (width // heads))
+            layer.key.weight[rows] += projection  # type: ignore[union-attr, operator, index]
+            layer.query.bias[rows] += projection @ positions[time]  # type: ignore[union-attr, operator, index]
+
+
 def warm_up(
     abstractor: Abstractor,
     language_model: Any,

@@ -9,6 +9,7 @@ Each part is kept in the work folder when it is finished and continued from its 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from gpt4video_cli.training.video_vae import (
     set_latent_statistics,
     train_video_vae,
 )
+from gpt4video_cli.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class VideoRecipe:
 
     seed: int = 0
     clips: int = 16_000
-    vae: LoopOptions = LoopOptions(steps=1600, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
+    vae: LoopOptions = LoopOptions(steps=2400, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
     vae_batch: int = 32
     film: LoopOptions = LoopOptions(steps=4000, learning_rate=2e-3, warm_up=100, average=0.998)
     film_batch: int = 64
@@ -116,6 +118,12 @@ def _save(output: Path, tokenizer: Any, text_encoder: Any, transformer: Any, vae
         scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
     )
     pipeline.save_pretrained(output)
+    for config in output.rglob("*config.json"):
+        values = json.loads(config.read_text(encoding="utf-8"))
+        if values.pop("_name_or_path", None) is not None:  # where it lay during training
+            write_whole(config, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    for weights in output.rglob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors makes its files readable by their owner alone
 
 
 def _report(what: str, value: float) -> None:

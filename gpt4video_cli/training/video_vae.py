@@ -22,11 +22,12 @@ from torch.nn import functional as F
 
 from gpt4video_cli.training.loop import LoopOptions, train_loop
 
-LATENT_CHANNELS = 8
-"""C."""
+LATENT_CHANNELS = 16
+"""C. With 8, and weights that did not tell objects from textures, 35 % of the shapes could not be told afterwards."""
 KL_WEIGHT = 1e-5
-OBJECT_WEIGHT = 4.0
-"""Extra weight in the loss of pixels that differ from their frame's most frequent colour: objects are small."""
+OBJECT_WEIGHT = 6.0
+"""Extra weight in the loss of pixels that are coloured and differ from their frame's most frequent colour: objects are
+small, and textures are gray."""
 
 
 def new_video_vae(seed: int = 0) -> Any:
@@ -110,10 +111,14 @@ def as_pixels(frames: NDArray[np.uint8]) -> Tensor:
 
 
 def object_weights(frames: NDArray[np.uint8]) -> Tensor:
-    """``[B, 1, 1, S, S]``: 1 where a pixel has its frame's median colour, up to 1 + ``OBJECT_WEIGHT`` elsewhere."""
-    median = np.median(frames.reshape(len(frames), -1, 3), axis=1)[:, None, None]
-    apart = np.abs(frames - median).max(axis=-1)
-    return torch.from_numpy(1 + OBJECT_WEIGHT * np.clip(apart / 60, 0, 1)).float()[:, None, None]
+    """``[B, 1, 1, S, S]``: 1 on backgrounds and textures, up to 1 + ``OBJECT_WEIGHT`` on objects and at their rims."""
+    values = frames.astype(np.int16)
+    median = np.median(values.reshape(len(frames), -1, 3), axis=1)[:, None, None]
+    apart = np.clip(np.abs(values - median).max(axis=-1) / 60, 0, 1)
+    coloured = np.clip((values.max(axis=-1) - values.min(axis=-1)) / 60, 0, 1)
+    objects = torch.from_numpy(apart * coloured).float()[:, None]
+    rims = F.max_pool2d(objects, 5, stride=1, padding=2)  # where an object ends is what tells its shape
+    return (1 + OBJECT_WEIGHT * rims)[:, :, None]
 
 
 def train_video_vae(
