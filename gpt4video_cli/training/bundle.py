@@ -2,8 +2,8 @@
 
     python -m gpt4video_cli.training.bundle --output gpt4video_cli/bundle/model --shipped model_cards/bundle.toml
 
-tokenizer -> small CLIP (contrastive) -> LLaMA (pretraining) -> warm start of the abstractor -> stage 1 (align) ->
-stage 2 (instruct) -> model folder.
+tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining) -> warm start of the abstractor ->
+stage 1 (align) -> stage 2 (instruct) -> model folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -29,6 +29,7 @@ from gpt4video_cli.training.fact_slots import prefer_times, warm_up
 from gpt4video_cli.training.instruct import instruct, with_lora
 from gpt4video_cli.training.language_model import new_language_model, pretrain
 from gpt4video_cli.training.loop import LoopOptions
+from gpt4video_cli.training.patch_phrases import patches_right, train_patch_phrases
 from gpt4video_cli.training.tokenizer import train_tokenizer
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
@@ -46,6 +47,9 @@ class Recipe:
     contrastive: LoopOptions = LoopOptions(steps=2500, learning_rate=1e-3, warm_up=60)
     contrastive_batch: int = 130
     contrastive_pool: int = 20_000
+    patches: LoopOptions = LoopOptions(steps=1500, learning_rate=7e-4, warm_up=60)
+    patches_batch: int = 80
+    patches_pool: int = 10_000
     language: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50)
     language_batch: int = 32
     clips: int = 7_500
@@ -76,7 +80,17 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             pool=recipe.contrastive_pool,
             seed=recipe.seed,
         )
+        train_patch_phrases(
+            pair,
+            tokenizer,
+            recipe.patches,
+            folder=work,
+            batch_size=recipe.patches_batch,
+            pool=recipe.patches_pool,
+            seed=recipe.seed,
+        )
         _report("retrieval of 1 in 255 unseen captions", retrieval(pair, tokenizer))
+        _report("patches of objects that are named", patches_right(pair, tokenizer))
         save_visual_encoder(encoder.half(), vision)
     encoder = load_visual_encoder(vision, dtype="float32")
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.scene import SHAPES, sample_scene
 from gpt4video_cli.training.align import LONG_FROM, align, draw_dialogues, with_video
+from gpt4video_cli.training.checkpoint_store import CheckpointStore
 from gpt4video_cli.training.contrastive import (
     SIDE,
     ContrastivePair,
@@ -43,6 +48,14 @@ from gpt4video_cli.training.fact_slots import SLOTS, FactSlots, facts_right, slo
 from gpt4video_cli.training.instruct import instruct, with_lora
 from gpt4video_cli.training.language_model import new_language_model
 from gpt4video_cli.training.loop import LoopOptions, learning_rate, train_loop
+from gpt4video_cli.training.patch_phrases import (
+    GRID,
+    PHRASES,
+    UNSURE,
+    draw_labelled,
+    patches_right,
+    train_patch_phrases,
+)
 from gpt4video_cli.training.tokenizer import train_tokenizer
 
 
@@ -237,6 +250,29 @@ def test_all_patches_one_by_one_are_what_the_encoder_sees() -> None:
     torch.testing.assert_close(pair(pixels, ids, every), pair(pixels, ids))
 
 
+def test_patches_are_labelled_with_what_they_show() -> None:
+    frames, captions, labels = draw_labelled(10, seed=3)
+    assert frames.shape == (10, SIDE, SIDE, 3) and labels.shape == (10, GRID * GRID)
+    for row in range(10):
+        shown = {PHRASES[i] for i in labels[row] if i != UNSURE}
+        for phrase in shown:
+            assert phrase in captions[row] or phrase.endswith("background")
+        assert any(phrase.split()[-1] in SHAPES for phrase in shown)
+    # Five frames differ in the shape of one object only.
+    objects = [{PHRASES[i] for i in labels[row] if i != UNSURE and i < 40} for row in range(5)]
+    assert len({frozenset(names) for names in objects}) == 5
+
+
+def test_the_second_round_of_clip_teaches_patches(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pair = ContrastivePair(VisualEncoder(small_encoder_config()), tokenizer.get_vocab_size())
+    options = LoopOptions(steps=12, learning_rate=1e-3, warm_up=2, log_every=4)
+    train_patch_phrases(pair, tokenizer, options, folder=tmp_path, batch_size=10, pool=20, seed=0)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "patch_phrases.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    assert 0 <= patches_right(pair, tokenizer, count=5) <= 1
+
+
 def test_frames_that_share_a_caption_are_not_pushed_apart() -> None:
     for captions, pushed in ((["a", "a", "b"], False), (["a", "c", "b"], True)):
         similarities = torch.tensor([[30.0, 30, 0], [30, 30, 0], [0, 0, 30]], requires_grad=True)
@@ -244,35 +280,63 @@ def test_frames_that_share_a_caption_are_not_pushed_apart() -> None:
         assert (similarities.grad.abs().max() > 0.01) == pushed  # type: ignore[union-attr]
 
 
-def regression(folder: Path, stop_at: int | None = None) -> torch.Tensor:
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(4, 4)
+REGRESSION = """
+import sys
+from pathlib import Path
+import torch
+from gpt4video_cli.training.loop import LoopOptions, train_loop
 
-    def loss_of(step: int) -> torch.Tensor:
-        if step == stop_at:
-            raise KeyboardInterrupt
-        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        return (layer(x) - x.roll(1, 1)).square().mean()
+torch.manual_seed(0)
+layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.2))
 
-    options = LoopOptions(steps=20, learning_rate=1e-2, warm_up=3, save_every=0.0, log_every=5)
-    train_loop(layer.named_parameters(), loss_of, options, folder=folder, name="run")
-    return layer.weight.detach()
+def loss_of(step):
+    print(step, flush=True)
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    return (layer(x) - x.roll(1, 1)).square().mean()
+
+options = LoopOptions(steps=40, learning_rate=1e-2, warm_up=3, save_every=0.0, log_every=5, average=0.9)
+train_loop(layer.named_parameters(), loss_of, options, folder=Path(sys.argv[1]), name="run")
+print(layer[0].weight.detach().numpy().tobytes().hex())
+"""
 
 
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    whole = regression(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        regression(tmp_path / "cut", stop_at=13)
-    assert torch.equal(regression(tmp_path / "cut"), whole)
+def regression(folder: Path, stop_at: int | None = None, by: int = signal.SIGKILL) -> tuple[int, str]:
+    """A run in a process of its own, which gets a signal in the middle of step ``stop_at``: its code and weights."""
+    process = subprocess.Popen([sys.executable, "-c", REGRESSION, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    last = ""
+    for line in process.stdout:
+        last = line.strip()
+        if last == str(stop_at):
+            process.send_signal(by)
+    return process.wait(), last
+
+
+def test_a_run_that_was_killed_ends_bit_by_bit_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    code, whole = regression(tmp_path / "whole")
+    assert code == 0 and len(whole) == 16 * 4 * 2
+    for step in sorted(random.Random(6).sample(range(1, 39), 3)):
+        code, _ = regression(tmp_path / "cut", stop_at=step)
+        assert code == -signal.SIGKILL
+    assert regression(tmp_path / "cut") == (0, whole)
     lines = (tmp_path / "whole" / "run.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [5, 10, 15, 20]
+    assert [json.loads(line)["step"] for line in lines] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert regression(tmp_path / "cut") == (0, whole)  # a finished run gives the same once more
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_saves_first(tmp_path: Path, by: int) -> None:
+    code, last = regression(tmp_path, stop_at=17, by=by)
+    assert code in (1, -signal.SIGINT, 130) and int(last) < 39
+    assert max(CheckpointStore(tmp_path / "checkpoints" / "run").steps()) == int(last) + 1
 
 
 def test_other_options_do_not_resume(tmp_path: Path) -> None:
-    regression(tmp_path)
     layer = torch.nn.Linear(4, 4)
-    options = LoopOptions(steps=30, learning_rate=1e-2)
-    with pytest.raises(Gpt4VideoError, match="other options"):
+    options = LoopOptions(steps=2, learning_rate=1e-2)
+    train_loop(layer.named_parameters(), lambda _: layer.weight.sum(), options, folder=tmp_path, name="run")
+    options = replace(options, steps=30)
+    with pytest.raises(Gpt4VideoError, match=r"step-00000002: made with other options \(steps: 2, now 30\)"):
         train_loop(layer.named_parameters(), lambda _: torch.zeros(()), options, folder=tmp_path, name="run")
 
 
