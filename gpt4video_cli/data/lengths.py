@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gpt4video_cli.data.dialogue_file import DataDialogue
-from gpt4video_cli.language.engine import EmbeddingSegment, TextSegment
+from gpt4video_cli.data.samples import lay_out, prompt_turns
 from gpt4video_cli.language.tokenizer import Tokenizer, read_json
-from gpt4video_cli.model.prompt import PromptClip, PromptTurn, find_template
+from gpt4video_cli.model.prompt import PromptTurn, find_template
 from gpt4video_cli.weights.locate import find_model
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Stands for a clip's embeddings, of which only the number counts here."""
-
-    shape: tuple[int, ...]
 
 
 class Lengths:
@@ -34,24 +26,13 @@ class Lengths:
 
     def of(self, dialogue: DataDialogue) -> int:
         """Positions of the whole dialogue; a clip without a path takes its description's."""
-        turns = []
-        for turn in dialogue.turns:
-            clips = [self._clip(dialogue, place, alone=len(turn.clips) == 1) for place in turn.clips]
-            turns.append(PromptTurn(turn.user, tuple(clips), turn.assistant))
-        total = 0
-        for segment in self._template.render(turns):
-            if isinstance(segment, EmbeddingSegment):
-                total += int(segment.embeddings.shape[0])
-            else:
-                assert isinstance(segment, TextSegment)
-                total += len(self._tokenizer.encode(segment.text, trusted=segment.trusted))
-        return total
+        return len(lay_out(self._template, self._encode, self._turns(dialogue)).ids)
 
-    def _clip(self, dialogue: DataDialogue, place: int, *, alone: bool) -> PromptClip:
-        clip = dialogue.clips[place]
-        described = clip.path is None and clip.description is not None
-        count = len(self._tokenizer.encode(clip.description or "")) if described else self.video_tokens
-        return PromptClip(str(place), _Places((count,)), place + 1, alone)
+    def _turns(self, dialogue: DataDialogue) -> list[PromptTurn]:
+        return prompt_turns(dialogue, self._encode, video_tokens=self.video_tokens)
+
+    def _encode(self, text: str, trusted: bool) -> list[int]:
+        return self._tokenizer.encode(text, trusted=trusted)
 
 
 def longest(lengths: Sequence[int]) -> dict[str, int]:

@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt4video_cli.data.samples import IGNORED, Sample, StandIn, lay_out
+from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
 from gpt4video_cli.shapeworld.captions import describe, facts
 from gpt4video_cli.shapeworld.dialogues import Dialogue
 
-IGNORED = -100
-"""Label of a position that does not count in the loss (PyTorch's convention)."""
 START, END = 1, 2
 MOST_EMPTY = 9
 """Fewer placeholders than this stand between the folded facts about a clip."""
@@ -30,19 +30,11 @@ _FUNCTION_WORDS = frozenset("there is are the a an to it from but then at".split
 
 
 @dataclass
-class Example:
-    """``ids`` and ``labels`` of length L; ``clips`` holds (position of the first video token, scene index)."""
+class Example(Sample):
+    """A dialogue about ShapeWorld clips; a clip's key is the number of its scene."""
 
-    ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    clips: list[tuple[int, int]] = field(default_factory=list)
     folded: list[tuple[int, list[int]]] = field(default_factory=list)
     """(position, token ids of a sentence): the sentence stands at that one position, folded to one embedding."""
-
-    def add(self, ids: Sequence[int], *, learn: bool = False) -> None:
-        """Append ``ids``; only those to ``learn`` count in the loss (equation 5: the assistant's tokens)."""
-        self.ids.extend(ids)
-        self.labels.extend(ids if learn else [IGNORED] * len(ids))
 
 
 def encode_dialogue(
@@ -59,35 +51,27 @@ def encode_dialogue(
     placeholders that say nothing: it looks like the tokens of a video, which is what it stands for.
     """
 
-    def text(words: str) -> list[int]:
+    def encode(words: str, trusted: bool = True) -> list[int]:
         return tokenizer.encode(words, add_special_tokens=False).ids  # type: ignore[no-any-return]
 
-    example = Example()
-    example.add([START])
-    for i, turn in enumerate(dialogue.turns):
-        if i:
-            example.add(text("\n"))
+    facts_of: dict[str, list[tuple[int, list[int]]]] = {}
+    turns = []
+    for turn in dialogue.turns:
+        clips = []
         for clip in turn.clips:
-            # The first clip has no number where it came alone (paper, section 3.4: <video> and <videoX>).
-            tag = "video" if clip == 0 and len(turn.clips) == 1 else f"video{clip + 1}"
-            example.add(text(f"###Human: <{tag}>"))
+            scene = dialogue.scenes[clip]
             if folded:
-                sentences = [text(content_words(fact)) for fact in facts(dialogue.scenes[clip], rng)]
+                sentences = [encode(content_words(fact)) for fact in facts(scene, rng)]
                 slots = len(sentences) + rng.randrange(MOST_EMPTY)
-                places = rng.sample(range(len(example.ids), len(example.ids) + slots), len(sentences))
-                example.folded += zip(places, sentences, strict=True)
-                example.add([0] * slots)
-            elif video_tokens is None:
-                example.add(text(describe(dialogue.scenes[clip], rng)))
+                facts_of[str(clip)] = list(zip(rng.sample(range(slots), len(sentences)), sentences, strict=True))
+                ids = [0] * slots
             else:
-                example.clips.append((len(example.ids), clip))
-                example.add([0] * video_tokens)
-            example.add(text(f"</{tag}>\n"))
-        example.add(text("###Human: "))
-        example.add(text(turn.user))
-        example.add(text("\n###AI: "))
-        example.add([*text(turn.answer), END], learn=True)
-    return example
+                ids = [0] * video_tokens if video_tokens is not None else encode(describe(scene, rng))
+            clips.append(PromptClip(str(clip), StandIn(tuple(ids)), clip + 1, len(turn.clips) == 1))
+        turns.append(PromptTurn(turn.user, tuple(clips), turn.answer))
+    sample = lay_out(PAPER, encode, turns)
+    places = [(start + place, ids) for start, key in sample.clips for place, ids in facts_of.get(key, [])]
+    return Example(sample.ids, sample.labels, sample.clips, places)
 
 
 def content_words(sentence: str) -> str:

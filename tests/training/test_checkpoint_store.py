@@ -131,7 +131,7 @@ def test_an_optimiser_and_dropout_go_on_as_if_nothing_had_happened(tmp_path: Pat
         optimiser.zero_grad()
 
     model, optimiser = model_and_optimiser()
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     step(model, optimiser)
     parameters = {f"parameters/{name}": p for name, p in model.named_parameters()}
     CheckpointStore(tmp_path).save(1, {**parameters, **optimiser_state(optimiser, names), **random_state()}, {})
