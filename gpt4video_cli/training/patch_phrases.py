@@ -3,9 +3,8 @@
 After the first round a linear probe of the patches around a shape named 78 % of the shapes, one of the class token
 68 %, and the abstractor, which reads patches, could not get beyond: with three shapes it named half of them. Here every
 patch is compared with the phrases for everything that can be seen ("red circle", "striped background"), in the space
-that CLIP shares between pictures and words, beside CLIP's own loss. It is also compared with the words for its place:
-after the first round no linear map of a patch's features said where it is (R2 below 0), and without places nothing
-moves.
+that CLIP shares between pictures and words, beside CLIP's own loss. A linear map, thrown away afterwards, must also
+find the row and column of each patch: after the first round none could (R2 below 0), and without places nothing moves.
 
 Letters: B frames, P patches, D width of the encoder, K phrases.
 """
@@ -36,8 +35,6 @@ PHRASES = [
     *(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES),
     *(f"{name} background" for name in BACKGROUNDS),
 ]
-ROWS = [f"row {number}" for number in range(GRID)]
-COLUMNS = [f"column {number}" for number in range(GRID)]
 ENOUGH = 0.2
 """Share of a patch that an object must cover to be what the patch shows; less is left out of the loss."""
 UNSURE = -100
@@ -82,6 +79,17 @@ def patch_labels(scene: Scene, t: float) -> NDArray[np.int64]:
     return labels
 
 
+def place_waves(grid: int, width: int) -> Tensor:
+    """Positions ``[grid * grid, width]`` to start from: sines and cosines of row and column, with periods of 6 to 600
+    patches (Vaswani et al. 2017 for one dimension, here half of the width for each of two)."""
+    quarter = width // 4
+    rate = torch.exp(-math.log(100.0) * torch.arange(quarter) / quarter)
+    angle = torch.arange(grid)[:, None] * rate
+    waves = torch.cat([angle.sin(), angle.cos()], dim=1)
+    rows, columns = waves[:, None].expand(-1, grid, -1), waves[None].expand(grid, -1, -1)
+    return 0.5 * torch.cat([rows, columns], dim=2).flatten(0, 1)
+
+
 def phrase_similarities(pair: ContrastivePair, features: Tensor, phrases: Tensor) -> Tensor:
     """Patch features ``[B, 1+P, D]`` against the phrases' token ids ``[K, L]``: ``[B, P, K]``."""
     patches = F.normalize(pair.image_projection(features[:, 1:]), dim=-1)
@@ -89,15 +97,15 @@ def phrase_similarities(pair: ContrastivePair, features: Tensor, phrases: Tensor
     return patches @ said.T * pair.scale.exp().clamp(max=100)
 
 
-def patch_loss(similarities: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of ``[B, P, K]`` for what a patch shows and for where it is, by rows and columns.
+def patch_loss(similarities: Tensor, places: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of ``[B, P, K]`` for what a patch shows, and of ``[B, P, 2 * GRID]`` for its row and column.
 
     Patches with objects weigh as much together as those without.
     """
-    what, rows, columns = similarities.float().split([len(PHRASES), GRID, GRID], dim=2)
-    places = torch.arange(GRID * GRID)
-    losses = F.cross_entropy(what.flatten(0, 1), labels.flatten(), reduction="none")
-    for found, place in ((rows, places // GRID), (columns, places % GRID)):
+    numbers = torch.arange(GRID * GRID)
+    losses = F.cross_entropy(similarities.float().flatten(0, 1), labels.flatten(), reduction="none")
+    rows, columns = places.float().chunk(2, dim=2)
+    for found, place in ((rows, numbers // GRID), (columns, numbers % GRID)):
         losses = losses + F.cross_entropy(found.flatten(0, 1), place.repeat(len(labels)), reduction="none") / 2
     objects = ((labels >= 0) & (labels < len(COLOURS) * len(SHAPES))).flatten().float()
     others = (labels >= len(COLOURS) * len(SHAPES)).flatten().float()
@@ -116,8 +124,12 @@ def train_patch_phrases(
 ) -> None:
     """Train both towers further, in place, on ``pool`` frames."""
     config = PreprocessConfig.square(SIDE)
+    with torch.no_grad():
+        # As learned in the first round they are a tenth of what the patches themselves bring.
+        pair.encoder.embeddings.position_embedding.weight[1:] += place_waves(GRID, pair.encoder.config.width)
     frames, captions, labels = draw_labelled(pool, seed)
-    phrases = token_batch(tokenizer, [*PHRASES, *ROWS, *COLUMNS])
+    phrases = token_batch(tokenizer, PHRASES)
+    places = torch.nn.Linear(pair.encoder.config.width, 2 * GRID)
 
     def loss_of(step: int) -> Tensor:
         starts = random.Random(f"patches/{seed}/{step}").sample(range(0, pool, FIVE), batch_size // FIVE)
@@ -129,9 +141,11 @@ def train_patch_phrases(
             text = F.normalize(pair.text_projection(pair.text(token_batch(tokenizer, said))), dim=-1)
             whole = image @ text.T * pair.scale.exp().clamp(max=100)
             patches = phrase_similarities(pair, features, phrases)
-        return patch_loss(patches, torch.from_numpy(labels[chosen])) + 0.5 * contrastive_loss(whole, said)
+            where = places(features[:, 1:])
+        return patch_loss(patches, where, torch.from_numpy(labels[chosen])) + 0.5 * contrastive_loss(whole, said)
 
-    train_loop(pair.named_parameters(), loss_of, options, folder=folder, name="patch_phrases")
+    trained = torch.nn.ModuleDict({"pair": pair, "places": places})
+    train_loop(trained.named_parameters(), loss_of, options, folder=folder, name="patch_phrases")
 
 
 @torch.no_grad()
