@@ -44,7 +44,7 @@ class VideoRecipe:
 
     seed: int = 0
     clips: int = 16_000
-    vae: LoopOptions = LoopOptions(steps=2400, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
+    vae: LoopOptions = LoopOptions(steps=4000, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
     vae_batch: int = 32
     film: LoopOptions = LoopOptions(steps=4000, learning_rate=2e-3, warm_up=100, average=0.998)
     film_batch: int = 64

@@ -25,9 +25,9 @@ from gpt4video_cli.training.loop import LoopOptions, train_loop
 LATENT_CHANNELS = 16
 """C. With 8, and weights that did not tell objects from textures, 35 % of the shapes could not be told afterwards."""
 KL_WEIGHT = 1e-5
-OBJECT_WEIGHT = 6.0
+OBJECT_WEIGHT = 15.0
 """Extra weight in the loss of pixels that are coloured and differ from their frame's most frequent colour: objects are
-small, and textures are gray."""
+small, and textures are gray. With 6, after 2,400 steps, 11 % of the shapes could not be told, small ones on textures."""
 
 
 def new_video_vae(seed: int = 0) -> Any:
