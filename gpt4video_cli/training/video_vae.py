@@ -27,7 +27,7 @@ LATENT_CHANNELS = 16
 KL_WEIGHT = 1e-5
 OBJECT_WEIGHT = 15.0
 """Extra weight in the loss of pixels that are coloured and differ from their frame's most frequent colour: objects are
-small, and textures are gray. With 6, after 2,400 steps, 11 % of the shapes could not be told, small ones on textures."""
+small, and textures are gray. With 6, after 2,400 steps, 11 % of the shapes could not be told, small ones mostly."""
 
 
 def new_video_vae(seed: int = 0) -> Any:
