@@ -56,7 +56,7 @@ def test_json_holds_everything(as_json: tuple[subprocess.CompletedProcess[str], 
     done, answer = as_json
     assert done.stderr == ""  # --quiet
     assert set(answer) == {
-        *("answer", "prompts", "refusal", "clips", "notices", "finish_reason", "tokens", "timings"),
+        *("answer", "prompts", "films", "refusal", "clips", "notices", "finish_reason", "tokens", "timings"),
         *("model", "adapter", "seed", "versions"),
     }
     (seen,) = answer["clips"]

@@ -135,7 +135,7 @@ def test_folded_facts_are_sums_of_their_words_at_their_places(tokenizer: Tokeniz
     for row, example in enumerate(examples):
         assert all(label == IGNORED for i, label in zip(example.ids, example.labels, strict=True) if i == 0)
         for place, tokens in example.folded:
-            assert ids[row, place] == "0"
+            assert ids[row, place] == 0
             off = made[row, place] - words(torch.tensor(tokens)).sum(0)
             assert float(off.detach().abs().max()) < 5 * noise
             count += 1
