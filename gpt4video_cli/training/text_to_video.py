@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4video_cli.shapeworld.prompts import film_scene_of, free_prompt
+from gpt4video_cli.shapeworld.prompts import film_scene_of, free_prompt, held_out
 from gpt4video_cli.shapeworld.render import render_clip
 from gpt4video_cli.shapeworld.scene import Scene, reversed_scene
 from gpt4video_cli.training.loop import LoopOptions, train_loop
@@ -135,6 +135,17 @@ def prompt_features(text_encoder: Any, tokenizer: Any, prompts: list[str]) -> Te
     return nn.functional.pad(features, (0, 0, 0, PROMPT_TOKENS - longest))
 
 
+def played_backwards(scene: Scene, clip: Tensor) -> tuple[Scene, Tensor]:
+    """``scene`` and its clip ``[C, F, s, s]`` with the time turned round; as they are where that may not be seen.
+
+    A red circle that moves left becomes one that moves right, which may be a combination kept for the test.
+    """
+    turned = reversed_scene(scene)
+    if any(held_out(shape) for shape in turned.shapes):
+        return scene, clip
+    return turned, clip.flip(1)
+
+
 def _is_simple(scene: Scene) -> bool:
     still = scene.camera == "still" and scene.fade == "none"
     return still and len(scene.shapes) == 1 and scene.shapes[0].presence == "always"
@@ -161,7 +172,8 @@ def train_text_to_video(
 ) -> None:
     """Train both models in place on ``latents [n, C, F, s, s]``, normalised, of clips ``scene_at(seed, 0..n-1)``.
 
-    Each time a clip is drawn it gets a new wording; half of the time it is played backwards, and its prompt says so.
+    Each time a clip is drawn it gets a new wording; half of the time it is played backwards, and its prompt says so,
+    unless that shows a combination that is held out.
     """
     scenes = [scene_at(seed, i) for i in range(len(latents))]
     simple = [i for i, scene in enumerate(scenes) if _is_simple(scene)] or range(len(scenes))
@@ -175,7 +187,7 @@ def train_text_to_video(
             number = rng.choice(simple) if step < SIMPLE * options.steps else rng.randrange(len(scenes))
             scene, clip = scenes[number], latents[number]
             if rng.random() < 0.5:
-                scene, clip = reversed_scene(scene), clip.flip(1)
+                scene, clip = played_backwards(scene, clip)
             drawn.append(clip)
             prompts.append("" if rng.random() < DROPPED else free_prompt(scene, rng))
         clean = torch.stack(drawn).float()

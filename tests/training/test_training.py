@@ -23,7 +23,8 @@ from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig
 from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
 from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
-from gpt4video_cli.shapeworld.scene import SHAPES, sample_scene
+from gpt4video_cli.shapeworld.prompts import held_out
+from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_scene
 from gpt4video_cli.training.align import LONG_FROM, align, draw_dialogues, with_video
 from gpt4video_cli.training.checkpoint_store import CheckpointStore
 from gpt4video_cli.training.contrastive import (
@@ -56,6 +57,8 @@ from gpt4video_cli.training.patch_phrases import (
     patches_right,
     train_patch_phrases,
 )
+from gpt4video_cli.training.text_to_video import played_backwards
+from gpt4video_cli.training.text_to_video import scene_at as film_scene_at
 from gpt4video_cli.training.tokenizer import train_tokenizer
 
 
@@ -278,6 +281,23 @@ def test_frames_that_share_a_caption_are_not_pushed_apart() -> None:
         similarities = torch.tensor([[30.0, 30, 0], [30, 30, 0], [0, 0, 30]], requires_grad=True)
         contrastive_loss(similarities, captions).backward()
         assert (similarities.grad.abs().max() > 0.01) == pushed  # type: ignore[union-attr]
+
+
+def test_filming_never_sees_a_combination_that_is_held_out() -> None:
+    """Neither as it is drawn nor played backwards, which turns left into right."""
+    clip = torch.arange(3.0)[None, :, None, None]
+    turned = kept = 0
+    for index in range(400):
+        scene = film_scene_at(0, index)
+        shown, frames = played_backwards(scene, clip)
+        assert not any(held_out(shape) for shape in (*scene.shapes, *shown.shapes))
+        if any(held_out(shape) for shape in reversed_scene(scene).shapes):
+            assert shown == scene and torch.equal(frames, clip)
+            kept += 1
+        else:
+            assert shown == reversed_scene(scene) and torch.equal(frames, clip.flip(1))
+            turned += 1
+    assert turned > 200 and kept > 20
 
 
 REGRESSION = """
