@@ -272,6 +272,6 @@ def _gate(subject: Subject, said: set[Subject]) -> Gate:
 
 def _gate_prompts(events: list[ReplyEvent], kept: _Kept) -> Iterator[Event]:
     for event in events:
-        if isinstance(event, GenerationPrompt):
-            yield from _gate("generation prompt", kept.said)
-        yield event
+        # A refused prompt does not reach those who would film it.
+        if not isinstance(event, GenerationPrompt) or (yield from _gate("generation prompt", kept.said)):
+            yield event

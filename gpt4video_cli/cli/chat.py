@@ -118,14 +118,16 @@ def chat(
     opt.answer_options(given)  # wrong options are told before anything is looked for
     opt.sampling_plan(**times, sampling=sampling)
     chosen = _film_mode(yes=yes, ask=ask, no=no_generate)
-    named = generator or DEFAULT_GENERATOR
-    find_generator(named)
+    if generator is not None:
+        find_generator(generator)  # an unknown one is told now, not when a clip is to be filmed
     if not Path(output).is_dir():
         raise UsageError(f"--output is {output}; it must be a folder that exists")
     text = read_prompt(prompt)
     if chosen == "ask" and not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("--ask needs a terminal", hint="--yes films, --no-generate does not")
-    film = FilmWishes(chosen or ("ask" if text is None else "yes"), named, output, device=device)
+    film = FilmWishes(
+        chosen or ("ask" if text is None else "yes"), generator or DEFAULT_GENERATOR, output, device=device
+    )
     for path in clips or ():
         sniff(path)  # a missing file is told now, not after the model is loaded
     card, folder = find_model(model)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from gpt4video_cli.cli.film_times import expected_seconds, remember
+from gpt4video_cli.cli.film_times import expected_seconds
 from gpt4video_cli.cli.progress import duration
 from gpt4video_cli.cli.render import Renderer
 from gpt4video_cli.cli.terminal import no_echo, say
@@ -51,16 +51,18 @@ class ChatFilms:
         self._filmed: Counter[str] = Counter()
         self._said: set[Subject] = set()
 
-    def film_all(self, prompts: list[str], wishes: FilmWishes, *, preview: bool) -> Renderer:
-        """Decide about each of ``prompts`` and film it: the renderer holds the clips that are ready, or the refusal."""
-        renderer = Renderer(quiet=self._quiet, answer=False, waiting="", preview=preview)
+    def renderer(self, *, preview: bool) -> Renderer:
+        """For ``film_all``, which may fail half way: what was filmed until then stands in the renderer's ``films``."""
+        return Renderer(quiet=self._quiet, answer=False, waiting="", preview=preview)
+
+    def film_all(self, prompts: list[str], wishes: FilmWishes, renderer: Renderer) -> None:
+        """Decide about each of ``prompts`` and film it. A refusal ends it."""
         for number, prompt in enumerate(prompts, start=1):
             if renderer.refusal is not None:
                 break
             chosen = self._choose(prompt, wishes)
             if chosen is not None:
                 self._film(chosen, number, wishes, renderer)
-        return renderer
 
     def _choose(self, prompt: str, wishes: FilmWishes) -> str | None:
         """The prompt to film, as it is or changed; None to skip it."""
@@ -90,13 +92,10 @@ class ChatFilms:
         generator.check(request)
         clip = os.fspath(default_name(prompt, request.seed, Path(wishes.folder)))
         check_target(clip, force=False, side_car=True)
-        before = len(renderer.ready)
+        before = len(renderer.films)
         with closing(filming(generator, FilmOrder(request, clip, number), self._said)) as events, no_echo():  # type: ignore[type-var]
             renderer.show(events)
-        for ready in renderer.ready[before:]:
-            self._filmed[prompt] += 1
-            if ready.film is not None:
-                remember(ready.film)
+        self._filmed[prompt] += len(renderer.films) - before
 
     def _open(self, wishes: FilmWishes) -> DiffusersGenerator:
         wanted = (wishes.generator, wishes.device)

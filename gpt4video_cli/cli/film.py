@@ -1,4 +1,4 @@
-"""Filming what ``gpt4video generate`` asks for, with a progress bar where there is a terminal to draw it on."""
+"""Filming what ``gpt4video generate`` asks for; how it looks is ``render.py``'s business."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpt4video_cli.assistant import Assistant, Message, film
-from gpt4video_cli.cli.film_times import remember
-from gpt4video_cli.cli.progress import ProgressBar
-from gpt4video_cli.cli.render import print_json, shown_text
+from gpt4video_cli.cli.render import Renderer, print_json, shown_text
 from gpt4video_cli.cli.startup import quieten_libraries
-from gpt4video_cli.cli.terminal import DIM, RED, Status, clean_line, say
+from gpt4video_cli.cli.terminal import Status, say
 from gpt4video_cli.errors import CancelledError, ExitCode, GenerationError
-from gpt4video_cli.events import ClipReady, Event, GenerationProgress, GenerationPrompt, Notice, Refusal
-from gpt4video_cli.gallery.clip_file import check_target, default_name, side_car_path
-from gpt4video_cli.gallery.delivery import FilmOrder, settings_of
+from gpt4video_cli.events import Event, GenerationPrompt, Notice, Refusal
+from gpt4video_cli.gallery.clip_file import check_target, default_name
+from gpt4video_cli.gallery.delivery import FilmOrder
 from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator, seeded
 from gpt4video_cli.safety.verdict import Subject
 
@@ -34,20 +32,28 @@ def film_all(request: GenerateRequest) -> int:
     if request.resume is None:
         generator.check(request.film)
     next(_orders(request, [request.film.prompt]))  # a name that cannot be is refused now, before anything is loaded
-    show = _Show(request)
+    show = Renderer(
+        quiet=request.quiet,
+        answer=False,
+        waiting="",
+        preview=request.preview,
+        paths=not request.json,
+        metadata=request.metadata,
+    )
     if request.made_by not in (None, generator.revision):
-        show.note(f"the model is not the one that made the clip ({generator.revision}, not {request.made_by})")
-    prompts = [request.film.prompt]
-    if request.text is not None:
-        prompts = _written(request, show)
-        if show.refused:
-            return show.finish()
+        made = f"the model is not the one that made the clip ({generator.revision}, not {request.made_by})"
+        show.event(Notice(made))
+    prompts = [request.film.prompt] if request.text is None else _written(request, show)
     said: set[Subject] = set()
     for order in _orders(request, prompts):
-        show.all(filming(generator, order, said))
-        if show.refused:
+        if show.refusal is not None:
             break
-    return show.finish()
+        with closing(filming(generator, order, said)) as events:  # type: ignore[type-var]
+            show.show(events)
+    if request.json:
+        refusal = None if show.refusal is None else {"guard": show.refusal.guard, "category": show.refusal.category}
+        print_json({"clips": show.films, "notices": show.notices, "refusal": refusal})
+    return int(ExitCode.DONE if show.refusal is None else ExitCode.REFUSED)
 
 
 def filming(generator: Generator, order: FilmOrder, said: set[Subject]) -> Iterator[Event]:
@@ -62,24 +68,7 @@ def filming(generator: Generator, order: FilmOrder, said: set[Subject]) -> Itera
         raise
 
 
-def film_as_dict(event: ClipReady, *, metadata: bool) -> dict[str, Any]:
-    """Everything about a filmed clip, ready for JSON."""
-    assert event.film is not None
-    made, wanted = event.film, event.film.request
-    return {
-        "path": event.path,
-        "side_car": os.fspath(side_car_path(event.path)) if metadata else None,
-        "prompt": wanted.prompt,
-        "negative_prompt": wanted.negative_prompt,
-        "seed": wanted.seed,
-        "model": made.model,
-        "revision": made.revision,
-        "settings": settings_of(made),
-        "seconds": {name: round(value, 4) for name, value in made.seconds.items()},
-    }
-
-
-def _written(request: GenerateRequest, show: _Show) -> list[str]:
+def _written(request: GenerateRequest, show: Renderer) -> list[str]:
     """The prompts that the assistant writes for the text, exactly those that it asks to be filmed."""
     answer = ""
     with Status(f"loading {request.model} ...", quiet=request.quiet):
@@ -94,11 +83,11 @@ def _written(request: GenerateRequest, show: _Show) -> list[str]:
                     status.clear()
                     show.event(event)
                 answer = getattr(event, "answer", answer)
-    if not prompts and not show.refused:
+    if not prompts and show.refusal is None:
         said = f", it said: {shown_text(answer)[:200]}" if answer.strip() else ""
         raise GenerationError(f"the assistant asked for no clip{said}", hint="--raw films the text as it is")
     for prompt in prompts:
-        show.note(f'prompt: "{prompt}"')
+        show.event(Notice(f'prompt: "{prompt}"'))
     return prompts
 
 
@@ -122,66 +111,3 @@ def _name(request: GenerateRequest, wanted: FilmRequest, number: int | None) -> 
     name = request.output.rstrip("/")
     stem, ending = os.path.splitext(name)
     return f"{stem}-{number}{ending}{request.output[len(name) :][:1]}"
-
-
-class _Show:
-    """Events for a person and for scripts: paths or JSON on stdout, notes and a bar on stderr."""
-
-    def __init__(self, request: GenerateRequest) -> None:
-        self._request = request
-        self._bar = ProgressBar(quiet=request.quiet)
-        self._clips: list[dict[str, Any]] = []
-        self._notices: list[str] = []
-        self.refused: Refusal | None = None
-
-    def all(self, events: Iterator[Event]) -> None:
-        """Show everything until the events end; however they end, the bar goes away and the generator stops."""
-        with closing(events), self._bar:  # type: ignore[type-var]
-            for event in events:
-                self.event(event)
-
-    def event(self, event: Event) -> None:
-        """Show one."""
-        match event:
-            case GenerationProgress():
-                self._bar.show(event)
-            case Notice():
-                self.note(event.text)
-            case Refusal():
-                self.refused = event
-                self._bar.clear()
-                say(f"refused ({event.guard}, {event.category}): {event.message}", style=RED)
-            case ClipReady():
-                self._bar.clear()
-                self._ready(event)
-
-    def note(self, text: str) -> None:
-        """A line for the person, kept for the JSON form too."""
-        self._notices.append(text)
-        if not self._request.quiet:
-            self._bar.clear()
-            say(f"note: {text}", style=DIM)
-
-    def _ready(self, event: ClipReady) -> None:
-        assert event.film is not None
-        self._clips.append(film_as_dict(event, metadata=self._request.metadata))
-        remember(event.film)
-        if not self._request.json:
-            print(clean_line(event.path), flush=True)
-        if self._request.preview and not self._request.quiet:
-            from gpt4video_cli.cli.preview import draw_strip
-
-            draw_strip(event.film.frames, enabled=True)
-
-    def finish(self) -> int:
-        """The JSON form, if it was asked for; the exit code."""
-        if self._request.json:
-            refused = self.refused
-            print_json(
-                {
-                    "clips": self._clips,
-                    "notices": self._notices,
-                    "refusal": None if refused is None else {"guard": refused.guard, "category": refused.category},
-                }
-            )
-        return int(ExitCode.REFUSED if self.refused else ExitCode.DONE)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat_films import ChatFilms
-from gpt4video_cli.cli.film import film_as_dict
 from gpt4video_cli.cli.render import Renderer, print_json, shown_text
 from gpt4video_cli.cli.terminal import Status
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
@@ -27,40 +26,41 @@ def answer_once(request: ChatRequest, startup: Startup) -> int:
     session = assistant.new_session()
     renderer = Renderer(quiet=request.quiet, receipts=request.receipts, answer=not request.json, waiting=loading)
     renderer.show(assistant.reply(session, Message(request.prompt, request.clips), request.answer, None))
-    films = None
+    films = ChatFilms(quiet=request.quiet)
+    filmed = films.renderer(preview=request.preview)
     failure: Gpt4VideoError | None = None
     if renderer.refusal is None and renderer.prompts:
         try:
-            films = ChatFilms(quiet=request.quiet).film_all(renderer.prompts, request.film, preview=request.preview)
+            films.film_all(renderer.prompts, request.film, filmed)
         except Gpt4VideoError as error:
             failure = error
     if request.json:
-        print_json(as_dict(request, renderer, films, startup))
+        print_json(as_dict(request, renderer, filmed, startup))
     if failure is not None:  # told when the answer is out
         raise failure
-    if renderer.refusal is not None or (films is not None and films.refusal is not None):
+    if renderer.refusal is not None or filmed.refusal is not None:
         return int(ExitCode.REFUSED)
     return int(ExitCode.DONE)
 
 
-def as_dict(request: ChatRequest, renderer: Renderer, films: Renderer | None, startup: Startup) -> dict[str, Any]:
+def as_dict(request: ChatRequest, renderer: Renderer, filmed: Renderer, startup: Startup) -> dict[str, Any]:
     """Everything about one answer, ready for JSON.
 
     ``timings`` are seconds; ``first_token`` and ``total`` count from the program's start, the stages overlap.
     """
     done = renderer.done
-    refusal = renderer.refusal or (films.refusal if films else None)
+    refusal = renderer.refusal or filmed.refusal
     adapter = request.folder / "adapter"
     return {
         "answer": shown_text(done.answer) if done else "",
         "prompts": renderer.prompts,
-        "films": [film_as_dict(ready, metadata=True) for ready in films.ready] if films else [],
+        "films": filmed.films,
         "refusal": None if refusal is None else {"guard": refusal.guard, "category": refusal.category},
         "clips": [
             {"number": clip.number, "path": clip.path, "seconds": clip.seconds, "receipt": clip.receipt}
             for clip in renderer.clips
         ],
-        "notices": [*renderer.notices, *(films.notices if films else ())],
+        "notices": [*renderer.notices, *filmed.notices],
         "finish_reason": done.finish_reason if done else None,
         "tokens": {
             "prompt": done.prompt_tokens if done else 0,

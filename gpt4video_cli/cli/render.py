@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from gpt4video_cli.cli.progress import ProgressBar
-from gpt4video_cli.cli.terminal import DIM, RED, YELLOW, Cleaner, Status, WordWrap, clean, say
+from gpt4video_cli.cli.terminal import DIM, RED, YELLOW, Cleaner, Status, WordWrap, clean, clean_line, say
 from gpt4video_cli.events import (
     ClipReady,
     ClipSeen,
@@ -69,7 +69,8 @@ class AnswerStream:
 class Renderer:
     """Shows one reply. ``quiet``: no notes on stderr. ``receipts``: say which moments of each clip were seen.
 
-    ``waiting``: what a terminal shows until the answer begins. ``preview``: draw the clips that were filmed.
+    ``waiting``: what a terminal shows until the answer begins. ``preview``: draw the clips that were filmed. ``paths``:
+    put their paths on stdout instead of saying them. ``metadata``: they have side-cars.
     """
 
     def __init__(
@@ -80,16 +81,21 @@ class Renderer:
         answer: bool = True,
         waiting: str = "thinking ...",
         preview: bool = False,
+        paths: bool = False,
+        metadata: bool = True,
     ) -> None:
         self._status = Status(waiting, quiet=quiet or not waiting)
         self._bar = ProgressBar(quiet=quiet)
         self._preview = preview and not quiet
+        self._paths = paths
+        self._metadata = metadata
         self._quiet = quiet
         self._receipts = receipts
         self._answer = AnswerStream(sys.stdout) if answer else None
         self.clips: list[ClipSeen] = []
         self.prompts: list[str] = []
-        self.ready: list[ClipReady] = []
+        self.films: list[dict[str, Any]] = []
+        """The clips that were filmed (``gallery.delivery.film_as_dict``), without their frames: there may be many."""
         self.notices: list[str] = []
         self.refusal: Refusal | None = None
         self.done: Done | None = None
@@ -97,18 +103,19 @@ class Renderer:
         """Whether the answer's text has begun to come."""
 
     def show(self, events: Iterable[Event]) -> None:
-        """Render all of a reply. However it ends, the line is ended."""
+        """Render all of a reply, or of a film. However it ends, the line is ended."""
         try:
             with self._status, self._bar:
                 for event in events:
-                    self._show(event)
+                    self.event(event)
         finally:
             if self._answer is not None:
                 self._answer.end_line()
         if self.done is not None and self.refusal is None:
             self._say_why_it_ended(self.done)
 
-    def _show(self, event: Event) -> None:
+    def event(self, event: Event) -> None:
+        """Show one event."""
         match event:
             case TextDelta():
                 self.began = True
@@ -129,16 +136,30 @@ class Renderer:
                 self.notices.append(event.text)
                 self._note(f"note: {event.text}")
             case ClipReady():
-                self.ready.append(event)
-                self._note(f"clip written: {event.path}")
-                if self._preview and event.film is not None:
-                    from gpt4video_cli.cli.preview import draw_strip
-
-                    draw_strip(event.film.frames)
+                self._ready(event)
             case GenerationProgress():
                 self._bar.show(event)
             case Done():
                 self.done = event
+
+    def _ready(self, event: ClipReady) -> None:
+        if self._paths:
+            self._bar.clear()
+            print(clean_line(event.path), flush=True)
+        else:
+            self._note(f"clip written: {event.path}")
+        if event.film is None:
+            return
+        from gpt4video_cli.cli.film_times import remember
+        from gpt4video_cli.gallery.delivery import film_as_dict
+
+        self.films.append(film_as_dict(event.film, event.path, metadata=self._metadata))
+        remember(event.film)
+        if self._preview:
+            from gpt4video_cli.cli.preview import draw_strip
+
+            self._bar.clear()
+            draw_strip(event.film.frames)
 
     def _note(self, text: str, style: str = DIM, *, always: bool = False) -> None:
         if self._quiet and not always:

@@ -140,16 +140,19 @@ class Repl:
 
     def _film(self, prompts: list[str]) -> None:
         """Film what the last answer asks for; the new clips are queued for the next message."""
-        self._filmed = []
         if prompts and self._settings.film.mode == "no":
             say("generating is off; /set generate ask changes that")
-        self._filmed = self._film_now(prompts, self._settings.film)
+        self._filmed = []
+        self._film_now(prompts, self._settings.film, self._filmed)
 
-    def _film_now(self, prompts: list[str], wishes: FilmWishes) -> list[ClipRequest]:
-        shown = self._films.film_all(prompts, wishes, preview=self._settings.preview)
-        clips = [ClipRequest(ready.path, self._settings.plan) for ready in shown.ready]
-        self._queue += clips
-        return clips
+    def _film_now(self, prompts: list[str], wishes: FilmWishes, clips: list[ClipRequest]) -> None:
+        """Film, queue the new clips and add them to ``clips``: those too that were ready before something failed."""
+        shown = self._films.renderer(preview=self._settings.preview)
+        try:
+            self._films.film_all(prompts, wishes, shown)
+        finally:
+            clips += [ClipRequest(film["path"], self._settings.plan) for film in shown.films]
+            self._queue += clips
 
     # --- commands -------------------------------------------------------------------------------------------------
 
@@ -161,8 +164,7 @@ class Repl:
         """Film a prompt as it is, without asking the model."""
         if not text:
             raise UsageError("/generate needs a prompt", hint="/generate a red circle moving left")
-        wishes = self._settings.film
-        self._film_now([text], replace(wishes, mode="yes"))
+        self._film_now([text], replace(self._settings.film, mode="yes"), [])
 
     def _add(self, clips: list[ClipRequest]) -> None:
         """Read clips now, so that one that cannot be read is told now; then queue them."""

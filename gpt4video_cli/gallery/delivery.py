@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4video_cli.gallery.clip_file import write_clip
+from gpt4video_cli.gallery.clip_file import side_car_path, write_clip
 from gpt4video_cli.gallery.generator import Film, FilmRequest
 from gpt4video_cli.gallery.latents_file import latents_path
 from gpt4video_cli.gallery.side_car import SideCar, metadata_of, write_side_car
@@ -60,6 +60,22 @@ def describe(film: Film, number: int = 1) -> SideCar:
         settings=settings_of(film),
         sample=number,
     )
+
+
+def film_as_dict(film: Film, path: str, *, metadata: bool) -> dict[str, Any]:
+    """Everything about the film that was written to ``path``, ready for JSON, without its frames."""
+    request = film.request
+    return {
+        "path": path,
+        "side_car": str(side_car_path(path)) if metadata else None,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "model": film.model,
+        "revision": film.revision,
+        "settings": settings_of(film),
+        "seconds": {name: round(value, 4) for name, value in film.seconds.items()},
+    }
 
 
 def settings_of(film: Film) -> dict[str, Any]:

@@ -169,7 +169,58 @@ def test_options_that_cannot_be(
     assert out == "" and err.startswith(message)
 
 
-def test_a_refused_prompt_is_not_filmed(
+def test_what_was_filmed_before_a_failure_is_not_lost(
+    asked: None,
+    random_model: Path,
+    film_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpt4video_cli.errors import GenerationError
+    from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
+
+    def stream(engine: Any, segments: Any, options: Any, *, cache: Any, stats: Any, cancel: Any) -> Iterator[str]:
+        stats.finish_reason = "stop"
+        yield "<video>a red circle</video> and <video>a blue square</video>"
+
+    film = DiffusersGenerator.film
+
+    def failing(self: Any, request: Any, **more: Any) -> Any:
+        if "blue" in request.prompt:
+            raise GenerationError("out of memory")
+        return film(self, request, **more)
+
+    monkeypatch.setattr("gpt4video_cli.assistant.stream_text", stream)
+    monkeypatch.setattr(DiffusersGenerator, "film", failing)
+    done = run(["chat", "-m", str(random_model), "-g", str(film_model), "-p", "two clips", "--json"])
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert done == ExitCode.FAILED and err.splitlines()[-1] == "error: out of memory"
+    assert [made["path"] for made in answer["films"]] == ["a-red-circle-0.mp4"]
+    assert answer["prompts"] == ["a red circle", "a blue square"]
+
+
+def test_a_prompt_that_a_guard_refuses_is_not_even_asked_for(
+    asked: None,
+    random_model: Path,
+    film_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpt4video_cli.safety.verdict import Verdict
+
+    def screen(subject: Any) -> Verdict:
+        refused = subject == "generation prompt"
+        return Verdict("refused" if refused else "allowed", subject, "guard", "gore" if refused else "")
+
+    monkeypatch.setattr("gpt4video_cli.assistant.screen", screen)
+    done = run(["chat", "-m", str(random_model), "-g", str(film_model), "-p", "a red circle"])
+    out, err = capsys.readouterr()
+    assert (done, out) == (ExitCode.REFUSED, "Gladly:\n")
+    assert err == "refused (guard, gore): the generation prompt was refused\n"  # once
+
+
+def test_a_refused_clip_is_not_written(
     asked: None,
     random_model: Path,
     film_model: Path,
