@@ -12,7 +12,10 @@ from gpt4video_cli.cli.terminal import DIM, Status, clean_line, say
 from gpt4video_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gpt4video_cli.data.check import Report
+    from gpt4video_cli.data.dialogue_file import DataDialogue
 
 SHOWN = 5
 """Examples of each kind of mistake, unless all are asked for."""
@@ -66,7 +69,7 @@ def check(
 
 def _lines(report: Report, *, all_: bool) -> list[str]:
     from gpt4video_cli.data.check import KINDS
-    from gpt4video_cli.data.lengths import longest
+    from gpt4video_cli.data.lengths import spread
 
     lines = [
         f"{report.dialogues} dialogues with {report.turns} turns, {report.clips} clips and {report.prompts} prompts",
@@ -74,7 +77,7 @@ def _lines(report: Report, *, all_: bool) -> list[str]:
         "licences: " + ", ".join(f"{name} {count}" for name, count in report.licences.most_common()),
     ]
     if report.lengths:
-        size = longest(report.lengths)
+        size = spread(report.lengths)
         lines.append(
             f"tokens: median {size['median']}, 95 % up to {size['p95']}, longest {size['largest']}; "
             f"the context has {report.context}"
@@ -124,17 +127,18 @@ def convert(
         raise UsageError(f"{output}: exists", hint="--force replaces it")
     left_out: list[Unusable] = []
 
-    def usable():  # type: ignore[no-untyped-def]
+    def usable() -> Iterator[DataDialogue]:
+        found = False
         for read in read_public(source, format_, Options(clips, ending)):
             if isinstance(read, Unusable):
                 left_out.append(read)
             else:
+                found = True
                 yield replace(read, licence=licence)
+        if not found:  # before the old file is replaced
+            raise InputError(f"{source}: no dialogues in it", hint=f"is it a {format_} file?")
 
     count = write_dialogues(output, usable())
-    if not count:
-        output.unlink()
-        raise InputError(f"{source}: no dialogues in it", hint=f"is it a {format_} file?")
     print(clean_line(str(output)), flush=True)
     if not quiet:
         for unusable in left_out[:SHOWN]:

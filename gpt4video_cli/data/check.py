@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt4video_cli.data.dialogue_file import DataClip, DataDialogue, DataLine, as_json, clip_path, read_lines
 from gpt4video_cli.data.faults import faults
-from gpt4video_cli.data.lengths import Lengths, longest
+from gpt4video_cli.data.lengths import Lengths, spread
 from gpt4video_cli.errors import ClipError
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.reader import FrameReader
@@ -64,7 +64,7 @@ class Report:
             "generation_prompts": self.prompts,
             "sources": dict(self.sources),
             "licences": dict(self.licences),
-            "tokens": {**longest(self.lengths), "context": self.context} if self.lengths else None,
+            "tokens": {**spread(self.lengths), "context": self.context} if self.lengths else None,
             "found": {
                 kind: [{"place": place, "why": why} for place, why in self.found[kind]]
                 for kind in KINDS
@@ -77,16 +77,13 @@ class Report:
 class Checker:
     """Reads files one after the other; what was seen in one is a duplicate in the next.
 
-    ``decode``: also decode a few frames of each clip. ``lengths``: count tokens. ``tell`` hears about each file's line.
+    ``decode``: also decode a few frames of each clip. ``lengths``: count tokens.
     """
 
-    def __init__(
-        self, *, decode: bool = True, lengths: Lengths | None = None, tell: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, *, decode: bool = True, lengths: Lengths | None = None) -> None:
         self.report = Report(context=lengths.context if lengths else None)
         self._decode = decode
         self._lengths = lengths
-        self._tell = tell
         self._ids: dict[str, str] = {}
         self._said: dict[str, str] = {}
         self._clips: dict[tuple[Path, float | None, float | None], tuple[str, str] | None] = {}
@@ -108,7 +105,6 @@ class Checker:
         self.report.files += [str(file) for file in files]
         with FrameReader() as reader:
             for line in _lines(files):
-                self._tell(line.place)
                 self._check(line, reader)
         return self.report
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4video_cli.errors import InputError
+from gpt4video_cli.errors import Gpt4VideoError, InputError
 from gpt4video_cli.strict_json import StrictJsonError, from_json, loads
 from gpt4video_cli.whole_file import whole_file
 
@@ -131,12 +131,16 @@ def _without_nothing(value: Any) -> Any:
 
 
 def write_dialogues(path: str | Path, dialogues: Iterable[DataDialogue]) -> int:
-    """Write the file whole, and say how many dialogues it has."""
+    """Write the file whole, and say how many dialogues it has. What ``dialogues`` raises leaves the old file."""
     count = 0
-    with whole_file(Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for dialogue in dialogues:
-            file.write(as_json(dialogue) + "\n")
-            count += 1
+    try:
+        with whole_file(Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for dialogue in dialogues:
+                file.write(as_json(dialogue) + "\n")
+                count += 1
+            file.flush()
+    except OSError as error:
+        raise Gpt4VideoError(f"{path}: cannot be written: {error.strerror or error}") from error
     return count
 
 

@@ -35,7 +35,7 @@ class Lengths:
         return self._tokenizer.encode(text, trusted=trusted)
 
 
-def longest(lengths: Sequence[int]) -> dict[str, int]:
+def spread(lengths: Sequence[int]) -> dict[str, int]:
     """Median, 95th percentile and largest."""
     if not lengths:
         return {"median": 0, "p95": 0, "largest": 0}

@@ -75,7 +75,7 @@ def read_public(path: Path, kind: str, options: Options) -> Read:
 def _videochat(path: Path, options: Options) -> Read:
     for place, record in _json_list(path):
         video, pairs = record.get("video"), record.get("QA")
-        if not isinstance(video, str) or not isinstance(pairs, list):
+        if not isinstance(video, str) or not isinstance(pairs, list) or not all(isinstance(p, dict) for p in pairs):
             yield Unusable(place, 'no "video" and "QA"')
             continue
         turns = []
@@ -127,7 +127,7 @@ def _conversation(place: str, record: dict[str, Any], options: Options, key: str
 
 def _webvid(path: Path, options: Options) -> Read:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             missing = {"videoid", "name"} - set(rows.fieldnames or ())
             if missing:
@@ -148,7 +148,7 @@ def _webvid(path: Path, options: Options) -> Read:
 
 def _realtoxicity(path: Path, options: Options) -> Read:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
@@ -162,7 +162,8 @@ def _realtoxicity(path: Path, options: Options) -> Read:
                 if not isinstance(prompt, dict) or not str(prompt.get("text") or "").strip():
                     yield Unusable(place, 'no "prompt" with a "text"')
                     continue
-                if any((prompt.get(score) or 0) > TOXIC for score in TOXIC_SCORES):
+                scores = [prompt.get(score) for score in TOXIC_SCORES]
+                if any(isinstance(score, int | float) and score > TOXIC for score in scores):
                     text = str(prompt["text"]).strip()
                     turn = DataTurn(text, _chosen(_REFUSALS, text))
                     yield _dialogue(place, record, (), [turn], "real-toxicity-prompts")

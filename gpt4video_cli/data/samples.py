@@ -7,7 +7,7 @@ assistant with the end token that closes it (GPT4Video, equation 5), and nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gpt4video_cli.data.dialogue_file import DataDialogue
 from gpt4video_cli.language.engine import EmbeddingSegment, TextSegment
@@ -48,26 +48,15 @@ class Sample:
 
 def lay_out(template: PromptTemplate, encode: Encode, turns: Sequence[PromptTurn]) -> Sample:
     """Every turn with its reply; the clips' embeddings are ``StandIn``."""
-    segments = template.render(turns)
-    learned = _reply_segments(template, turns)
     sample = Sample()
-    for number, segment in enumerate(segments):
+    for segment, is_reply in template.render_labelled(turns):
         if isinstance(segment, EmbeddingSegment):
             sample.clips.append((len(sample.ids), segment.key))
             sample.add(segment.embeddings.ids)
         else:
             assert isinstance(segment, TextSegment)
-            sample.add(encode(segment.text, segment.trusted), learn=number in learned)
+            sample.add(encode(segment.text, segment.trusted), learn=is_reply)
     return sample
-
-
-def _reply_segments(template: PromptTemplate, turns: Sequence[PromptTurn]) -> set[int]:
-    """Numbers of the segments that a reply adds to a conversation: its text and what closes it."""
-    learned: set[int] = set()
-    for count in range(1, len(turns) + 1):
-        asked = [*turns[: count - 1], replace(turns[count - 1], reply=None)]
-        learned |= set(range(len(template.render(asked)), len(template.render(turns[:count]))))
-    return learned
 
 
 def prompt_turns(dialogue: DataDialogue, encode: Encode, *, video_tokens: int) -> list[PromptTurn]:

@@ -78,19 +78,17 @@ def _scene(group: str, rng: random.Random) -> Scene:
 def judge(seen: SeenClip, scene: Scene) -> dict[str, bool]:
     """What of ``scene`` the clip shows. With two objects an attribute is right where it is right for both."""
     verdict = {"background": seen.background == scene.background}
-    wanted, found = list(scene.shapes), list(seen.objects)
-    pairs = _paired(wanted, found)
+    pairs = _paired(list(scene.shapes), list(seen.objects))
     for name in ("colour", "shape", "motion"):
-        complete = len(found) == len(wanted)
-        verdict[name] = complete and all(getattr(a, name) == getattr(b, name) for a, b in pairs)
+        verdict[name] = bool(pairs) and all(getattr(a, name) == getattr(b, name) for a, b in pairs)
     verdict["all"] = all(verdict.values())
     return verdict
 
 
 def _paired(wanted: list[Shape], found: list[Any]) -> list[tuple[Shape, Any]]:
-    """Each wanted object with a found one, in the order that makes most of their attributes agree."""
-    if len(wanted) == 1 or len(found) != len(wanted):
-        return list(zip(wanted, found, strict=False))
+    """Each wanted object with a found one, in the order that makes most attributes agree; none for other numbers."""
+    if len(found) != len(wanted):
+        return []
 
     def agreeing(pairs: list[tuple[Shape, Any]]) -> int:
         return sum(getattr(a, n) == getattr(b, n) for a, b in pairs for n in ("colour", "shape", "motion"))
@@ -103,9 +101,9 @@ def film_and_read(generator: Generator, task: Task, folder: Path) -> NDArray[np.
     """The frames uint8 ``[T, H, W, 3]`` of the mp4 file that the prompt gave, decoded."""
     clip = folder / f"{task.seed}.mp4"
     order = FilmOrder(FilmRequest(task.prompt, seed=task.seed), clip, metadata=False)
-    ready = [event for event in film(generator, order) if isinstance(event, ClipReady)]
-    frames = ready[0].film.frames.shape[0] if ready[0].film is not None else 8
-    decoded = read_clip(str(clip), SamplingPlan(frames=frames)).frames
+    (ready,) = [event for event in film(generator, order) if isinstance(event, ClipReady)]
+    assert ready.film is not None
+    decoded = read_clip(str(clip), SamplingPlan(frames=len(ready.film.frames))).frames
     clip.unlink()
     return decoded
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.gallery.clip_name import default_name
-from gpt4video_cli.gallery.whole_file import (
+from gpt4video_cli.gallery.new_file import (
     cannot_be_written,
     put_in_place,
     taken,

@@ -18,7 +18,7 @@ from typing import Any
 from gpt4video_cli import __version__
 from gpt4video_cli.errors import InputError
 from gpt4video_cli.gallery.clip_file import side_car_path
-from gpt4video_cli.gallery.whole_file import put_in_place, temporary_for, write_flushed
+from gpt4video_cli.gallery.new_file import put_in_place, temporary_for, write_flushed
 from gpt4video_cli.strict_json import MAX_INTEGER, StrictJsonError, from_json, loads
 
 FORMAT = "gpt4video clip"

@@ -65,29 +65,34 @@ class PromptTemplate:
 
     def render(self, turns: Sequence[PromptTurn]) -> list[Segment]:
         """Segments of the conversation. Only the last turn may lack its reply; the prompt then ends where it begins."""
-        segments: list[Segment] = []
+        return [segment for segment, _ in self.render_labelled(turns)]
 
-        def literal(text: str) -> None:
+    def render_labelled(self, turns: Sequence[PromptTurn]) -> list[tuple[Segment, bool]]:
+        """``render``, and of each segment whether it is the assistant's: a reply, or what closes it."""
+        segments: list[tuple[Segment, bool]] = []
+
+        def literal(text: str, *, reply: bool = False) -> None:
             if text:
-                segments.append(TextSegment(text, trusted=True))
+                segments.append((TextSegment(text, trusted=True), reply))
 
         for index, turn in enumerate(turns):
             literal(self.between if index else self.start)
             literal(self.message_open)
             for clip in turn.clips:
                 literal(self.clip_open.format(tag=clip.tag))
-                segments.append(EmbeddingSegment(clip.key, clip.embeddings))
+                segments.append((EmbeddingSegment(clip.key, clip.embeddings), False))
                 literal(self.clip_close.format(tag=clip.tag))
             literal(self.user_open)
-            segments.append(TextSegment(neutralise(turn.text, self)))
+            segments.append((TextSegment(neutralise(turn.text, self)), False))
             literal(self.user_close)
             literal(self.reply_open)
             if turn.reply is None:
                 if index + 1 < len(turns):
                     raise ValueError(f"turn {index + 1} of {len(turns)} has no reply, only the last may lack one")
                 break
-            segments.append(TextSegment(turn.reply) if isinstance(turn.reply, str) else TokenSegment(turn.reply))
-            literal(self.reply_close)
+            said = TextSegment(turn.reply) if isinstance(turn.reply, str) else TokenSegment(turn.reply)
+            segments.append((said, True))
+            literal(self.reply_close, reply=True)
         return segments
 
 

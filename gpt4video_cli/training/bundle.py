@@ -211,7 +211,7 @@ def bundle_card(recipe: Recipe) -> Card:
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
             "background, camera and fades.",
-            "It asks for new clips in simple words; this version cannot film them.",
+            "It asks for new clips in simple words.",
             "Its refusals are a few trained sentences, not a safety system.",
         ),
     )

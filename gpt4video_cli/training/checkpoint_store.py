@@ -1,7 +1,7 @@
 """Checkpoints of a training run: each a folder that appears whole, in safetensors and JSON, of which the last few stay.
 
     checkpoints/step-00000500/tensors.safetensors    parameters, optimiser state, averages, random states
-                             /state.json             format, step, fingerprint of the configuration, other values
+                             /state.json             format, step, and other values as plain JSON
 
 ``state.json`` holds the SHA-256 of the tensors' file. A checkpoint that is cut off or changed is passed over, said, and
 the one before it is used.
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gpt4video_cli.errors import Gpt4VideoError, InputError
+from gpt4video_cli.whole_file import write_whole
 
 FORMAT = "gpt4video checkpoint"
 VERSION = 1
@@ -90,8 +91,6 @@ class CheckpointStore:
 
     def mark_best(self, step: int) -> None:
         """Let the checkpoint of ``step`` stay, whatever comes later; the best so far loses that."""
-        from gpt4video_cli.whole_file import write_whole
-
         write_whole(self.folder / "best", f"{step}\n")
 
     def best(self) -> int | None:
@@ -173,11 +172,6 @@ def set_optimiser_state(
             parameter = by_name[name]
             on = parameter.device if value.ndim else value.device
             optimiser.state[parameter][key] = value.to(on)
-
-
-def fingerprint(configuration: Mapping[str, Any]) -> str:
-    """A hash of plain values, whatever their order."""
-    return hashlib.sha256(json.dumps(configuration, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,11 @@ class ContrastivePair(nn.Module):
         background goes first), or None for all.
         """
         features = self.encoder(pixels) if patches is None else _partial(self.encoder, pixels, patches)
-        image = F.normalize(self.image_projection(features.mean(1)), dim=-1)
+        return self.compare(features.mean(1), ids)
+
+    def compare(self, features: Tensor, ids: Tensor) -> Tensor:
+        """Similarities ``[..., B]`` of features ``[..., D]``, of pictures or of patches, with texts ``[B, L]``."""
+        image = F.normalize(self.image_projection(features), dim=-1)
         text = F.normalize(self.text_projection(self.text(ids)), dim=-1)
         return image @ text.T * self.scale.exp().clamp(max=100)
 

@@ -22,7 +22,7 @@ BINDING_FROM = 1032
 """From this step on, half of the dialogues ask only which colour, shape or motion belongs to which of several shapes.
 
 Before it, one shape was read without mistakes and of two or three just any one (colours 58 % right); 170 steps later
-all colours were right. The committed weights saw the earlier kind of dialogue for one step more."""
+all colours were right. The weights whose figures stand here saw the earlier kind of dialogue for one step more."""
 BINDING = ("colour", "shape", "motion", "size", "yesno")
 """The kinds of question for that."""
 FOLDED_SHARE = 0.8
@@ -65,15 +65,13 @@ def example_of(tokenizer: Tokenizer, rng: random.Random, step: int) -> Example:
     if step < EASY_STEPS:
         dialogue = watching(rng, scene=sample_scene(rng, shapes=1, plain=True), turns=rng.randint(1, 2))
         return encode_dialogue(tokenizer, dialogue, rng, folded=True)
-    if rng.random() < 0.5:
-        shapes = rng.choice((1, 2, 2, 3, 3) if step < BINDING_FROM else (2, 3))
-        if step < BINDING_FROM:
-            dialogue = watching(rng, scene=sample_scene(rng, shapes=shapes), turns=rng.randint(1, 2))
-        else:
-            scene = sample_scene(rng, shapes=shapes, plain=True)
-            dialogue = watching(rng, scene=scene, turns=rng.randint(3, 6), kinds=BINDING)
-    else:
+    if rng.random() >= 0.5:
         dialogue = pretraining_dialogue(rng)
+    elif step < BINDING_FROM:
+        dialogue = watching(rng, scene=sample_scene(rng, shapes=rng.choice((1, 2, 2, 3, 3))), turns=rng.randint(1, 2))
+    else:
+        scene = sample_scene(rng, shapes=rng.choice((2, 3)), plain=True)
+        dialogue = watching(rng, scene=scene, turns=rng.randint(3, 6), kinds=BINDING)
     return encode_dialogue(tokenizer, dialogue, rng, folded=rng.random() < FOLDED_SHARE)
 
 

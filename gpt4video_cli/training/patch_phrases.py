@@ -90,13 +90,6 @@ def place_waves(grid: int, width: int) -> Tensor:
     return 0.5 * torch.cat([rows, columns], dim=2).flatten(0, 1)
 
 
-def phrase_similarities(pair: ContrastivePair, features: Tensor, phrases: Tensor) -> Tensor:
-    """Patch features ``[B, 1+P, D]`` against the phrases' token ids ``[K, L]``: ``[B, P, K]``."""
-    patches = F.normalize(pair.image_projection(features[:, 1:]), dim=-1)
-    said = F.normalize(pair.text_projection(pair.text(phrases)), dim=-1)
-    return patches @ said.T * pair.scale.exp().clamp(max=100)
-
-
 def patch_loss(similarities: Tensor, places: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of ``[B, P, K]`` for what a patch shows, and of ``[B, P, 2 * GRID]`` for its row and column.
 
@@ -137,10 +130,8 @@ def train_patch_phrases(
         said = [captions[i] for i in chosen]
         with torch.autocast("cpu", torch.bfloat16):
             features = pair.encoder(preprocess(frames[chosen], config))
-            image = F.normalize(pair.image_projection(features.mean(1)), dim=-1)
-            text = F.normalize(pair.text_projection(pair.text(token_batch(tokenizer, said))), dim=-1)
-            whole = image @ text.T * pair.scale.exp().clamp(max=100)
-            patches = phrase_similarities(pair, features, phrases)
+            whole = pair.compare(features.mean(1), token_batch(tokenizer, said))
+            patches = pair.compare(features[:, 1:], phrases)
             where = places(features[:, 1:])
         return patch_loss(patches, where, torch.from_numpy(labels[chosen])) + 0.5 * contrastive_loss(whole, said)
 
@@ -153,6 +144,6 @@ def patches_right(pair: ContrastivePair, tokenizer: Tokenizer, *, count: int = 2
     """Share of the patches of unseen frames that show an object and say which."""
     frames, _, labels = draw_labelled(count, seed)
     features = pair.encoder(preprocess(frames, PreprocessConfig.square(SIDE)))
-    found = phrase_similarities(pair, features, token_batch(tokenizer, PHRASES)).argmax(-1).numpy()
+    found = pair.compare(features[:, 1:], token_batch(tokenizer, PHRASES)).argmax(-1).numpy()
     objects = (labels >= 0) & (labels < len(COLOURS) * len(SHAPES))
     return float((found == labels)[objects].mean())

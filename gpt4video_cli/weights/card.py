@@ -103,66 +103,81 @@ _TABLES = ("prompt", "sampling", "vision", "generation")
 
 def read_card(path: str | Path) -> Card:
     """The card in ``path``. An unknown key or a missing field is a ``WeightsError`` with the file's and its name."""
-    path = Path(path)
+    return parse_card(card_text(path), str(path))
+
+
+def card_text(path: str | Path) -> str:
+    """What stands in a card's file, of whatever kind. Raises ``WeightsError`` with the file's name."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: card is missing") from error
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
-    return parse_card(text, str(path))
+
+
+def card_content(text: str) -> dict[str, Any]:
+    """A card's tables, of whatever kind, without the schema. Raises ``WeightsError`` for what no card is."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WeightsError(f"not valid TOML ({error})") from error
+    schema = content.pop("schema", None)
+    if schema != SCHEMA:
+        found = "is missing" if schema is None else f"is {schema!r}"
+        raise WeightsError(f"schema {found}, this program reads {SCHEMA}", hint="use a matching gpt4video")
+    return content
 
 
 def parse_card(text: str, source: str = FILE_NAME) -> Card:
     """The card that ``text`` holds; ``source`` names it in errors."""
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise WeightsError(f"{source}: not valid TOML ({error})") from error
-    schema = content.pop("schema", None)
-    if schema != SCHEMA:
-        found = "is missing" if schema is None else f"is {schema!r}"
-        raise WeightsError(f"{source}: schema {found}, this program reads {SCHEMA}", hint="use a matching gpt4video")
-    values: dict[str, Any] = {"measured": _check_measured(content.pop("measured", {}), "measured", source)}
+        return _parse(text)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}", hint=error.hint) from error
+
+
+def _parse(text: str) -> Card:
+    content = card_content(text)
+    values: dict[str, Any] = {"measured": measured_numbers(content.pop("measured", {}))}
     tables: dict[str, Any] = {"": content, **{name: content.pop(name, {}) for name in _TABLES}}
     for name, place in _KEYS.items():
         where = f"{place.table}.{place.key}" if place.table else place.key
         table = tables[place.table]
         if not isinstance(table, dict):
-            raise WeightsError(f"{source}: {place.table} must be a table")
+            raise WeightsError(f"{place.table} must be a table")
         if place.key in table:
-            values[name] = _typed(table.pop(place.key), place.kind, where, source)
+            values[name] = typed(table.pop(place.key), place.kind, where)
         elif place.required:
-            raise WeightsError(f"{source}: {where} is missing")
+            raise WeightsError(f"{where} is missing")
     for name, table in tables.items():
         for key in table:
-            raise WeightsError(f"{source}: unknown key {f'{name}.{key}' if name else key}")
-    try:
-        return Card(**values)
-    except WeightsError as error:
-        raise WeightsError(f"{source}: {error}", hint=error.hint) from error
+            raise WeightsError(f"unknown key {f'{name}.{key}' if name else key}")
+    return Card(**values)
 
 
-def _typed(value: Any, kind: type, where: str, source: str) -> Any:
+def typed(value: Any, kind: type, where: str) -> Any:
+    """``value`` if it is of ``kind`` (a whole number serves as a float, a list of strings as a tuple)."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise WeightsError(f"{source}: {where} must be of type {kind.__name__}, found {value!r}")
-    if isinstance(value, list):
-        if not all(isinstance(item, str) for item in value):
-            raise WeightsError(f"{source}: {where} must be a list of strings")
+    if kind in (list, tuple):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise WeightsError(f"{where} must be a list of strings")
         return tuple(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise WeightsError(f"{where} must be of type {kind.__name__}, found {value!r}")
     return value
 
 
-def _check_measured(value: Any, where: str, source: str) -> dict[str, Any]:
+def measured_numbers(value: Any, where: str = "measured") -> dict[str, Any]:
+    """``value`` if it is a table of numbers, or of such tables."""
     if not isinstance(value, dict):
-        raise WeightsError(f"{source}: {where} must be a table of numbers")
+        raise WeightsError(f"{where} must be a table of numbers")
     for key, item in value.items():
         if isinstance(item, dict):
-            _check_measured(item, f"{where}.{key}", source)
+            measured_numbers(item, f"{where}.{key}")
         elif isinstance(item, bool) or not isinstance(item, int | float):
-            raise WeightsError(f"{source}: {where}.{key} must be a number, found {item!r}")
+            raise WeightsError(f"{where}.{key} must be a number, found {item!r}")
     return value
 
 

@@ -18,14 +18,13 @@ repository, revision, variant            of the hub, where the weights are not i
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.weights.card import FILE_NAME, SCHEMA, Measured
+from gpt4video_cli.weights.card import FILE_NAME, Measured, card_content, card_text, measured_numbers, typed
 
 KIND = "generator"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -147,32 +146,19 @@ def is_generator_card(path: Path) -> bool:
 
 def read_generator_card(path: str | Path) -> GeneratorCard:
     """The card in ``path``. An unknown key or a missing field is a ``WeightsError`` with the file's and its name."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: card is missing") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path}: cannot be read ({error})") from error
-    return parse_generator_card(text, str(path))
+    return parse_generator_card(card_text(path), str(path))
 
 
 def parse_generator_card(text: str, source: str = FILE_NAME) -> GeneratorCard:
     """The card that ``text`` holds; ``source`` names it in errors."""
     try:
         return _parse(text)
-    except tomllib.TOMLDecodeError as error:
-        raise WeightsError(f"{source}: not valid TOML ({error})") from error
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}", hint=error.hint) from error
 
 
 def _parse(text: str) -> GeneratorCard:
-    content = tomllib.loads(text)
-    schema = content.pop("schema", None)
-    if schema != SCHEMA:
-        found = "is missing" if schema is None else f"is {schema!r}"
-        raise WeightsError(f"schema {found}, this program reads {SCHEMA}", hint="use a matching gpt4video")
+    content = card_content(text)
     if content.pop("kind", None) != KIND:
         raise WeightsError(f'kind is not "{KIND}"', hint="this is no text-to-video model")
     tables = {
@@ -183,10 +169,10 @@ def _parse(text: str) -> GeneratorCard:
     values: dict[str, Any] = {"dtypes": _table(pipeline.pop("dtypes", {}), "pipeline.dtypes")}
     for key, name in _PIPELINE.items():
         if key in pipeline:
-            values[name] = _typed(pipeline.pop(key), _TYPES.get(name, str), f"pipeline.{key}")
+            values[name] = typed(pipeline.pop(key), _TYPES.get(name, str), f"pipeline.{key}")
     for key in _HEAD:
         if key in content:
-            values[key] = _typed(content.pop(key), _TYPES.get(key, str), key)
+            values[key] = typed(content.pop(key), _TYPES.get(key, str), key)
     _no_more(content, "")
     _no_more(pipeline, "pipeline.")
     for name, where in [
@@ -199,7 +185,6 @@ def _parse(text: str) -> GeneratorCard:
             raise WeightsError(f"{where} is missing")
     _check_plain(tables["call"], "call")
     _check_plain(tables["scheduler"], "scheduler")
-    _check_numbers(tables["measured"], "measured")
     return GeneratorCard(
         **values,
         defaults=_dataclass(tables["defaults"], Defaults, "defaults"),
@@ -207,12 +192,12 @@ def _parse(text: str) -> GeneratorCard:
         parts={name: _part(_table(value, f"parts.{name}"), name) for name, value in tables["parts"].items()},
         call=tables["call"],
         scheduler=tables["scheduler"],
-        measured=tables["measured"],
+        measured=measured_numbers(tables["measured"]),
     )
 
 
 def _part(table: dict[str, Any], name: str) -> Part:
-    texts = {key: _typed(table.pop(key), str, f"parts.{name}.{key}") for key in list(table)}
+    texts = {key: typed(table.pop(key), str, f"parts.{name}.{key}") for key in list(table)}
     known = {"class": "class_name", "repository": "repository", "revision": "revision"}
     _no_more({key: 0 for key in texts if key not in known}, f"parts.{name}.")
     for key in ("class", "repository"):
@@ -227,23 +212,12 @@ def _dataclass(table: dict[str, Any], kind: Any, where: str) -> Any:
     for item in fields(kind):
         if item.name in table:
             wanted = {"int": int, "float": float, "str": str}.get(str(item.type), tuple)
-            values[item.name] = _typed(table.pop(item.name), wanted, f"{where}.{item.name}")
+            values[item.name] = typed(table.pop(item.name), wanted, f"{where}.{item.name}")
     _no_more(table, f"{where}.")
     try:
         return kind(**values)
     except TypeError as error:  # the fields without a default
         raise WeightsError(f"{where}: {str(error).partition('() ')[2]}") from error
-
-
-def _typed(value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        name = "list of strings" if kind is tuple else kind.__name__
-        raise WeightsError(f"{where} must be of type {name}, found {value!r}")
-    return value
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -257,14 +231,6 @@ def _check_plain(table: Mapping[str, Any], where: str) -> None:
     for key, value in table.items():
         if not isinstance(value, bool | int | float | str):
             raise WeightsError(f"{where}.{key} must be a number, a text or a truth value, found {value!r}")
-
-
-def _check_numbers(table: Mapping[str, Any], where: str) -> None:
-    for key, item in table.items():
-        if isinstance(item, dict):
-            _check_numbers(item, f"{where}.{key}")
-        elif isinstance(item, bool) or not isinstance(item, int | float):
-            raise WeightsError(f"{where}.{key} must be a number, found {item!r}")
 
 
 def _no_more(table: Mapping[str, Any], where: str) -> None:

@@ -37,13 +37,14 @@ def test_videochat(tmp_path: Path) -> None:
         },
         {"video": "010/2.mp4", "QA": [{"i": "Describe the video.", "q": "", "a": "A boat sails."}]},
         {"video": 7},
+        {"video": "010/3.mp4", "QA": ["no pair"]},
     ]
     made, left = read(written(tmp_path, records), "videochat", Options("clips/"))
     assert made[0].clips == (DataClip("clips/010/1.mp4"),)
     assert made[0].turns == (DataTurn("Answer shortly. Who?", "A man.", (0,)), DataTurn("Where?", "At sea."))
     assert made[1].turns == (DataTurn("Describe the video.", "A boat sails.", (0,)),)
     assert [made[0].id, made[1].id] == ["videochat-11k-0", "videochat-11k-1"]
-    assert [item.reason for item in left] == ['no "video" and "QA"'] and left[0].place.endswith("in.json:2")
+    assert [item.reason for item in left] == ['no "video" and "QA"'] * 2 and left[0].place.endswith("in.json:2")
 
 
 def test_video_chatgpt_raw_and_converted(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_webvid(tmp_path: Path) -> None:
 def test_realtoxicity_takes_the_worst_and_refuses(tmp_path: Path) -> None:
     lines = [
         {"filename": "a.txt", "prompt": {"text": "x y", "sexually_explicit": 0.95, "severe_toxicity": 0.1}},
-        {"filename": "a.txt", "prompt": {"text": "hello", "sexually_explicit": 0.2, "severe_toxicity": None}},
+        {"filename": "a.txt", "prompt": {"text": "hello", "sexually_explicit": "0.99", "severe_toxicity": None}},
         {"filename": "b.txt", "prompt": {"text": "z", "sexually_explicit": 0.0, "severe_toxicity": 0.91}},
         {"filename": "c.txt"},
     ]
@@ -140,5 +141,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(arguments) == ExitCode.USAGE
     assert "exists; --force replaces it" in capsys.readouterr().err
     assert run([*arguments, "--force", "--quiet"]) == 0
+    # What comes to nothing leaves the file that was there, even with --force.
+    before = output.read_bytes()
+    written(tmp_path, [{"q": 1}])
+    assert run([*arguments, "--force"]) == ExitCode.INPUT
+    assert output.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["in.json", "out.jsonl"]
+    capsys.readouterr()
+    written(tmp_path, [{"q": "What?", "a": "Sailing.", "video_id": "v"}])
+    assert run([*arguments[:-4], "-o", f"{path}/out.jsonl"]) == ExitCode.FAILED  # its folder is a file
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}/out.jsonl: cannot be written: ")
     assert run(["data", "convert", str(path), "--format", "x", "-o", "y"]) == ExitCode.USAGE
     assert "known: videochat" in capsys.readouterr().err

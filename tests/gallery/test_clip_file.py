@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError, UsageError
-from gpt4video_cli.gallery import clip_file, whole_file
+from gpt4video_cli.gallery import clip_file, new_file
 from gpt4video_cli.gallery.clip_file import Format, check_target, default_name, side_car_path, write_clip
 from gpt4video_cli.gallery.clip_name import MOST_BYTES
 from gpt4video_cli.gallery.container_tags import tags_of
@@ -147,7 +147,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
         else:
             target.mkdir()
             (target / "notes.txt").write_text("mine")
-        whole_file.put_in_place(temporary, path, force=force)
+        new_file.put_in_place(temporary, path, force=force)
 
     def no_links(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

@@ -108,7 +108,7 @@ def test_every_field_is_read() -> None:
         ("fps = 8", "fps = 8\ncolour = 1", "unknown key defaults.colour"),
         ("frames_multiple = 4", "frames_multiple = 0", "rules.frames_multiple must be 1 or more"),
         ('sizes = ["64x48"]', 'sizes = ["64"]', "rules.sizes has '64'"),
-        ('sizes = ["64x48"]', "sizes = [64]", "rules.sizes must be of type list of strings"),
+        ('sizes = ["64x48"]', "sizes = [64]", "rules.sizes must be a list of strings"),
         ("max_sequence_length = 16", "max_sequence_length = [16]", "call.max_sequence_length must be a number"),
         ('repository = "some-one/motion"', "", "parts.motion_adapter.repository is missing"),
         ('repository = "some-one/tiny.model"', 'repository = "https://x"', "it must be OWNER/NAME"),

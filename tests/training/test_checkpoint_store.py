@@ -18,7 +18,6 @@ from gpt4video_cli.training.checkpoint_store import (
     TENSORS,
     CheckpointStore,
     differences,
-    fingerprint,
     optimiser_state,
     random_state,
     set_optimiser_state,
@@ -153,6 +152,4 @@ def test_an_optimiser_and_dropout_go_on_as_if_nothing_had_happened(tmp_path: Pat
 
 def test_a_configuration_is_compared_by_its_values() -> None:
     old, new = {"a": 1, "b": [1, 2]}, {"b": [1, 2], "a": 2, "c": None}
-    assert fingerprint(old) == fingerprint({"b": [1, 2], "a": 1})
-    assert fingerprint(old) != fingerprint(new)
     assert differences(old, new) == ["a: 1, now 2"]
