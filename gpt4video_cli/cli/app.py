@@ -17,9 +17,11 @@ from gpt4video_cli.cli.chat import chat
 from gpt4video_cli.cli.data import data
 from gpt4video_cli.cli.doctor import doctor
 from gpt4video_cli.cli.generate import generate
+from gpt4video_cli.cli.models import models
 from gpt4video_cli.cli.options import Debug, NoColor, switches
 from gpt4video_cli.cli.probe import probe
 from gpt4video_cli.cli.terminal import clean, say_error
+from gpt4video_cli.cli.train import train
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
 
 app = typer.Typer(
@@ -53,6 +55,8 @@ def _program(
 app.command(short_help="Talk about clips.")(chat)
 app.command(short_help="Film a text.")(generate)
 app.command(short_help="Say what is in a clip.")(probe)
+app.command(short_help="Train a model.")(train)
+app.add_typer(models, name="models", short_help="Work with model folders.")
 app.add_typer(data, name="data", short_help="Check and convert training data.")
 app.command(short_help="Say what is installed and what is missing.")(doctor)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, Json, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Quiet
 from gpt4video_cli.cli.terminal import DIM, Status, clean_line, say
 from gpt4video_cli.errors import ExitCode, InputError, UsageError
 
@@ -93,6 +93,41 @@ def _lines(report: Report, *, all_: bool) -> list[str]:
     fit = report.dialogues + len(report.found.get("not a dialogue", [])) - len(report.unfit)
     lines.append("nothing is wrong" if not report.found else f"{fit} fit for training, {len(report.unfit)} not")
     return lines
+
+
+@data.command(short_help="Compute what the visual encoder says of clips, once.")
+def precompute(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="JSONL files of dialogues.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Whose encoder.")] = "bundle",
+    features: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to keep them (else the cache folder).")
+    ] = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    debug: Debug = False,
+) -> int:
+    """Compute the features of all clips of some files, for stage 1.
+
+    What is there already is left; the key is the clip's content, the moments looked at and the encoder. Prints how many
+    clips were found, computed and failed; ends with exit code 6 if some failed.
+    """
+    from gpt4video_cli.training.precompute import precompute_files
+
+    failed: list[tuple[str, str]] = []
+    with Status("computing ...", quiet=quiet):
+        counts = precompute_files(files, model, features, device=device, failed=failed)
+    for place, why in failed if not quiet else ():
+        say(f"{place}: {why}", style=DIM)
+    values = {"computed": counts.computed, "found": counts.found, "failed": counts.failed}
+    if json:
+        from gpt4video_cli.cli.render import print_json
+
+        print_json({**values, "failures": [{"place": place, "why": why} for place, why in failed]})
+    else:
+        print(", ".join(f"{count} {name}" for name, count in values.items()), flush=True)
+    return int(ExitCode.PARTIAL if failed else ExitCode.DONE)
 
 
 @data.command(short_help="Make a file of dialogues from a public dataset.")

@@ -59,18 +59,18 @@ def lay_out(template: PromptTemplate, encode: Encode, turns: Sequence[PromptTurn
     return sample
 
 
-def prompt_turns(dialogue: DataDialogue, encode: Encode, *, video_tokens: int) -> list[PromptTurn]:
-    """The turns of a dialogue of a file. A clip without a path is its description, any other ``video_tokens`` zeros.
+def prompt_turns(dialogue: DataDialogue, encode: Encode, *, video_tokens: int | None) -> list[PromptTurn]:
+    """The turns of a dialogue of a file. A clip with a path is ``video_tokens`` zeros, any other its description.
 
-    The key of a clip is its place in the dialogue.
+    Without ``video_tokens`` descriptions stand for all clips. The key of a clip is its place in the dialogue.
     """
     turns = []
     for turn in dialogue.turns:
         clips = []
         for place in turn.clips:
             clip = dialogue.clips[place]
-            described = clip.path is None and clip.description is not None
-            ids = encode(clip.description or "", False) if described else [0] * video_tokens
+            described = video_tokens is None or clip.path is None
+            ids = encode(clip.description or "", False) if described else [0] * (video_tokens or 0)
             clips.append(PromptClip(str(place), StandIn(tuple(ids)), place + 1, len(turn.clips) == 1))
         turns.append(PromptTurn(turn.user, tuple(clips), turn.assistant))
     return turns

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4video_cli.errors import WeightsError
+from gpt4video_cli.errors import UsageError, WeightsError
 from gpt4video_cli.language.tokenizer import read_json
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ COMPUTED = re.compile(r"rotary_emb\.inv_freq$")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype) -> LlamaForCausalLM:
-    """The model in evaluation mode on ``device``. ``WeightsError`` names the file or tensor that is wrong."""
+def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype, four_bit: bool = False) -> LlamaForCausalLM:
+    """The model in evaluation mode on ``device``. ``WeightsError`` names the file or tensor that is wrong.
+
+    ``four_bit``: its linear layers as NF4 with their scales quantised too (QLoRA, arXiv 2305.14314), to be trained
+    around; needs bitsandbytes.
+    """
     folder = Path(folder)
     check_files(folder)
     # Seconds to import, 2 cores, warm, OMP_NUM_THREADS=1: torch 1.2; this line 3.6 in all, the same as `from
@@ -34,6 +38,7 @@ def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype) -> LlamaF
     # alone is 3.5 of them (torch._dynamo 0.4, torch.distributed 0.5, sympy 0.3 among its imports).
     from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
+    quantised = _four_bit(device, dtype) if four_bit else {}
     try:
         with quiet():
             model, report = LlamaForCausalLM.from_pretrained(
@@ -44,11 +49,25 @@ def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype) -> LlamaF
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # reported below, with the tensor's name
                 output_loading_info=True,
+                **quantised,
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
         raise WeightsError(f"{folder}: cannot be loaded: {first_line(error)}") from error
     _refuse_gaps(folder, report)
-    return model.to(device).eval()
+    return (model if four_bit else model.to(device)).eval()
+
+
+def _four_bit(device: str, dtype: torch.dtype) -> dict[str, Any]:
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("4-bit weights need bitsandbytes", hint="pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def check_files(folder: Path) -> None:

@@ -21,7 +21,7 @@ from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
-from gpt4video_cli.training.clips import scene_at
+from gpt4video_cli.training.clips import KnownClips
 from gpt4video_cli.training.examples import Example, answer_loss, collate, encode_dialogue
 from gpt4video_cli.training.loop import LoopOptions, train_loop
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
@@ -90,19 +90,19 @@ def align(
     abstractor: Abstractor,
     language_model: Any,
     tokenizer: Tokenizer,
-    features: Tensor,
+    clips: KnownClips,
     options: LoopOptions,
     *,
     folder: Path,
     batch_size: int,
     seed: int,
 ) -> None:
-    """Train ``abstractor`` in place on ``features`` of the training clips; the language model stays as it is."""
+    """Train ``abstractor`` in place on ``clips``; the language model stays as it is."""
     language_model.requires_grad_(False).eval()
     abstractor.requires_grad_(True).train()
     pools: dict[int, list[list[Drawn]]] = {}
     tokens = abstractor.config.tokens
-    scenes = [scene_at(seed, i) for i in range(len(features))]
+    scenes = clips.scenes
 
     def loss_of(step: int) -> Tensor:
         pool, place = divmod(step, 8)
@@ -116,9 +116,9 @@ def align(
             pools[pool] = batches
         batch = pools[pool][place]
         ids, labels = collate([example for example, _ in batch])
-        shown = [clip for _, clips in batch for clip in clips]
+        shown = [clip for _, shows in batch for clip in shows]
         with torch.autocast("cpu", torch.bfloat16):
-            video = abstractor(features[shown].float())
+            video = abstractor(clips.features(shown))
             embeddings = language_model.get_input_embeddings()(ids)
             embeddings = with_video(embeddings, [e for e, _ in batch], video)
             return answer_loss(language_model, embeddings, labels)

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
 from gpt4video_cli.training.align import align, precompute_features
-from gpt4video_cli.training.clips import sampled_frames, scene_at
+from gpt4video_cli.training.clips import KnownClips, sampled_frames, scene_at
 from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.training.fact_slots import prefer_times, warm_up
 from gpt4video_cli.training.instruct import instruct, with_lora
@@ -52,7 +52,7 @@ class Recipe:
     patches_pool: int = 10_000
     language: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50)
     language_batch: int = 32
-    clips: int = 7_500
+    clips: int = 20_000
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
     warm_up: LoopOptions = LoopOptions(steps=3000, learning_rate=1.5e-3, warm_up=50)
@@ -116,14 +116,13 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
     prefer_times(abstractor, seed=recipe.seed)
     if not (work / "abstractor.safetensors").exists():
-        features = precompute_features(encoder, frames)
         scenes = [scene_at(recipe.seed, index) for index in range(recipe.clips)]
+        clips = KnownClips(precompute_features(encoder, frames), scenes)
         warm_up(
             abstractor,
             language_model,
             tokenizer,
-            features,
-            scenes,
+            clips,
             recipe.warm_up,
             folder=work,
             batch_size=recipe.warm_up_batch,
@@ -133,7 +132,7 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             abstractor,
             language_model,
             tokenizer,
-            features,
+            clips,
             recipe.align,
             folder=work,
             batch_size=recipe.align_batch,

@@ -142,12 +142,17 @@ def random_state() -> dict[str, Tensor]:
     return states
 
 
-def set_random_state(tensors: Mapping[str, Tensor]) -> None:
+def at_rank(key: str, rank: int) -> str:
+    """The name in a checkpoint of what ``random_state`` calls ``key``, in the process of that rank."""
+    return f"{key}/process-{rank}" if rank else key
+
+
+def set_random_state(tensors: Mapping[str, Tensor], *, rank: int = 0) -> None:
     """Undo what has been drawn since ``random_state``. GPUs that were not there are left alone."""
-    torch.set_rng_state(tensors["random/cpu"])
+    torch.set_rng_state(tensors[at_rank("random/cpu", rank)])
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            if (state := tensors.get(f"random/cuda:{index}")) is not None:
+            if (state := tensors.get(at_rank(f"random/cuda:{index}", rank))) is not None:
                 torch.cuda.set_rng_state(state, index)
 
 

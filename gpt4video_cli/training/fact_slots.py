@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from gpt4video_cli.model.abstractor import Abstractor
 from gpt4video_cli.shapeworld.captions import CAMERA_PHRASES, CLUTTER_DESCRIPTION, FADE_PHRASES, MOTION_PHRASES, NUMBERS
 from gpt4video_cli.shapeworld.scene import BACKGROUNDS, CAMERAS, COLOURS, FADES, PRESENCES, SHAPES, SIZES, Scene
+from gpt4video_cli.training.clips import KnownClips
 from gpt4video_cli.training.examples import content_words
 from gpt4video_cli.training.loop import LoopOptions, train_loop
 
@@ -161,26 +162,25 @@ def warm_up(
     abstractor: Abstractor,
     language_model: Any,
     tokenizer: Tokenizer,
-    features: Tensor,
-    scenes: Sequence[Scene],
+    clips: KnownClips,
     options: LoopOptions,
     *,
     folder: Path,
     batch_size: int,
     seed: int,
 ) -> None:
-    """Train ``abstractor`` in place on ``features`` ``[clips, T, 1+P, D_v]`` of ``scenes``."""
+    """Train ``abstractor`` in place on ``clips``."""
     if abstractor.config.tokens < SLOTS:
         raise ValueError(f"the abstractor has {abstractor.config.tokens} tokens, {SLOTS} facts need one each")
     slots = FactSlots(language_model.get_input_embeddings(), tokenizer)
-    targets = slots.targets(scenes)
+    targets = slots.targets(clips.scenes)
     abstractor.requires_grad_(True).train()
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"facts/{seed}/{step}")
-        shown = rng.sample(range(len(features)), batch_size)
+        shown = rng.sample(range(len(clips)), batch_size)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = abstractor(features[shown].float())
+            tokens = abstractor(clips.features(shown))
         return slots.loss(tokens, targets[shown])
 
     train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="warm_up")

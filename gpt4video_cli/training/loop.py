@@ -1,4 +1,7 @@
-"""One small training loop for every stage: AdamW, warm-up and cosine, clipping, a log, checkpoints to resume from."""
+"""One small training loop for every stage: AdamW, warm-up and cosine, clipping, a log, checkpoints to resume from.
+
+What is trained on what is a ``Task``; how the processes of a run agree is a ``Cluster``.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt4video_cli.errors import Gpt4VideoError
 from gpt4video_cli.training.checkpoint_store import (
     CheckpointStore,
+    at_rank,
     differences,
     optimiser_state,
     random_state,
     set_optimiser_state,
     set_random_state,
 )
+from gpt4video_cli.training.cluster import Alone, Cluster, named, take_over, whole
+from gpt4video_cli.training.report import Log, Meter, Report, Watch
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,83 @@ class LoopOptions:
     """The learning rate at the end, as a fraction of the peak."""
     log_every: int = 25
     save_every: float = 180.0
+    keep: int = 2
+    """Newest checkpoints that stay; the best stays too."""
+    evaluate_every: int = 0
+    """Steps between evaluations; there is one at the end too. 0: none."""
     average: float = 0.0
     """Decay of a moving average of the parameters, which take its values at the end; 0: no average."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Those options on which the trained weights depend."""
+        free = ("log_every", "save_every", "keep", "evaluate_every")
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What goes through the model at once. ``weight``: what its loss is a sum over, such as tokens to be learned."""
+
+    content: Any
+    weight: float = 1.0
+    samples: int = 0
+    tokens: int = 0
+
+
+class Task(Protocol):
+    """What a loop trains. Batches must depend on the step alone, so that a resumed run sees the same ones."""
+
+    module: nn.Module | None
+    """What adds up gradients over processes, if anything has to."""
+
+    def parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """All that changes, by name."""
+        ...
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        """This process's share of a step."""
+        ...
+
+    def loss(self, content: Any) -> Tensor:
+        """Of a batch, summed over its weight."""
+        ...
+
+    def places(self, step: int) -> list[str]:
+        """The samples of a step, for messages."""
+        ...
+
+    def evaluate(self, step: int) -> float | None:
+        """A loss that tells which checkpoint is best, after ``step`` steps. Called in every process."""
+        ...
+
+
+class Closure:
+    """A task that is one function of the step: its loss, as a mean."""
+
+    module: nn.Module | None = None
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], loss_of: Callable[[int], Tensor]) -> None:
+        self._parameters, self._loss_of = dict(parameters), loss_of
+
+    def parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """See ``Task``."""
+        return self._parameters.items()
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        """See ``Task``."""
+        return [Batch(step)]
+
+    def loss(self, content: Any) -> Tensor:
+        """See ``Task``."""
+        return self._loss_of(content)
+
+    def places(self, step: int) -> list[str]:
+        """See ``Task``."""
+        return []
+
+    def evaluate(self, step: int) -> float | None:
+        """See ``Task``."""
+        return None
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
@@ -57,101 +139,149 @@ def learning_rate(step: int, options: LoopOptions) -> float:
 
 
 def train_loop(
-    parameters: Iterable[tuple[str, torch.nn.Parameter]],
+    parameters: Iterable[tuple[str, nn.Parameter]],
     loss_of: Callable[[int], Tensor],
     options: LoopOptions,
     *,
     folder: Path,
     name: str,
 ) -> None:
-    """Run ``loss_of(step)`` for every step and update ``parameters``.
+    """``run_task`` for one function of the step; says on stderr how it goes."""
 
-    Goes on from the newest checkpoint in ``folder/checkpoints/name``, if there is one. ``loss_of`` must draw its batch
-    from ``step`` alone; what it draws from torch's own generator (dropout) is continued too, so that a resumed run ends
-    bit by bit where an uninterrupted one does. SIGINT and SIGTERM save first and end with ``KeyboardInterrupt``. The
-    log goes to ``folder/name.jsonl`` and to stderr.
+    def tell(report: Report) -> None:
+        _say(f"{name} {report.step}/{report.steps} loss {report.loss:.4f} {report.seconds:.0f} s")
+
+    run_task(Closure(parameters, loss_of), options, folder=folder, name=name, tell=tell, notice=_say)
+
+
+def run_task(
+    task: Task,
+    options: LoopOptions,
+    *,
+    folder: Path,
+    name: str,
+    tell: Callable[[Report], None],
+    notice: Callable[[str], None],
+    cluster: Cluster | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> None:
+    """Every step of ``task``, each an update of its parameters.
+
+    Goes on from the newest checkpoint in ``folder/checkpoints/name``, if there is one; what ``identity`` and the
+    options say must be what they said then. What is drawn from torch's own generator (dropout) is continued too, so
+    that a resumed run ends bit by bit where an uninterrupted one does. SIGINT and SIGTERM save first and end with
+    ``KeyboardInterrupt``. A loss that is not finite, or explodes, is an error with its step and samples. The log goes
+    to ``folder/name.jsonl``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(dict(parameters), options, CheckpointStore(folder / "checkpoints" / name, keep=2, tell=_say))
+    cluster = cluster or Alone()
+    store = CheckpointStore(folder / "checkpoints" / name, keep=options.keep, tell=notice)
+    run = _Run(task, options, store, cluster, {**options.deciding(), **(identity or {})})
     first = run.resume()
-    started = saved = time.monotonic()
-    running: list[float] = []
-    with open(folder / f"{name}.jsonl", "a", encoding="utf-8") as log, _told_to_stop() as stop:
+    log = Log(folder / f"{name}.jsonl", first, tell, leader=cluster.rank == 0)
+    meter, watch = Meter(options.steps, first), Watch(name)
+    saved = time.monotonic()
+    with _told_to_stop() as stop:
         for step in range(first, options.steps):
-            loss = loss_of(step)
-            if not torch.isfinite(loss):
-                raise Gpt4VideoError(f"{name}: the loss is {loss.item()} at step {step}")
-            loss.backward()
-            run.update(step)
-            running.append(loss.item())
-            if (step + 1) % options.log_every == 0 or step + 1 == options.steps:
-                mean = sum(running) / len(running)
-                running.clear()
-                seconds = time.monotonic() - started
-                record = {"step": step + 1, "loss": round(mean, 4), "seconds": round(seconds, 1)}
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-                _say(f"{name} {step + 1}/{options.steps} loss {mean:.4f} {seconds:.0f} s")
-            if time.monotonic() - saved > options.save_every or stop.is_set():
-                run.save(step + 1)
+            batches = task.batches(step)
+            weight, stopping = cluster.totals([sum(batch.weight for batch in batches), stop.is_set()])
+            loss = run.gradients(batches, weight)
+            loss, *counts = cluster.totals([loss, sum(b.samples for b in batches), sum(b.tokens for b in batches)])
+            watch.look(loss, step, task.places)
+            rate, length = run.update(step)
+            meter.add(loss, counts)
+            done, last = step + 1, step + 1 == options.steps
+            due = bool(options.evaluate_every) and (last or done % options.evaluate_every == 0)
+            evaluation = task.evaluate(done) if due else None
+            if done % options.log_every == 0 or last or due:
+                log.write(meter.report(done, rate, length, evaluation))
+            # One process decides for all: their clocks differ.
+            (overdue,) = cluster.totals([cluster.rank == 0 and time.monotonic() - saved > options.save_every])
+            if overdue or stopping or last or evaluation is not None:
+                run.save(done, evaluation)
                 saved = time.monotonic()
-            if stop.is_set():
+            if stopping and not last:
                 raise KeyboardInterrupt
-    if first < options.steps:
-        run.save(options.steps)
     run.take_averages()
 
 
 class _Run:
     """Parameters, optimiser and averages of a run, and how they are saved."""
 
-    def __init__(self, trained: dict[str, torch.nn.Parameter], options: LoopOptions, store: CheckpointStore) -> None:
-        self._trained, self._options, self._store = trained, options, store
+    def __init__(
+        self, task: Task, options: LoopOptions, store: CheckpointStore, cluster: Cluster, identity: Mapping[str, Any]
+    ) -> None:
+        self._task, self._options, self._store, self._cluster = task, options, store, cluster
+        self._identity = json.loads(json.dumps({**identity, "processes": cluster.processes}))
+        trained = dict(task.parameters())
+        self._trained = trained
         decayed = [p for p in trained.values() if p.ndim >= 2]
         others = [p for p in trained.values() if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self._optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, foreach=True)
         self._averages = {key: p.detach().clone() for key, p in trained.items()} if options.average else {}
         self._names: dict[Tensor, str] = {p: key for key, p in trained.items()}
+        self._best = math.inf
 
     def resume(self) -> int:
         """Take over the newest checkpoint; the step to go on with. Raises for one that was made with other options."""
         found = self._store.latest()
         if found is None:
             return 0
-        now = json.loads(json.dumps(asdict(self._options)))
-        if changed := differences(found.values["options"], now):
+        if changed := differences(found.values["options"], self._identity):
             raise Gpt4VideoError(
                 f"{found.folder}: made with other options ({'; '.join(changed)})",
                 hint="delete it or use another folder",
             )
         with torch.no_grad():
             for key, parameter in self._trained.items():
-                parameter.copy_(found.tensors[f"parameters/{key}"])
+                take_over(parameter, found.tensors[f"parameters/{key}"])
             for key, average in self._averages.items():
-                average.copy_(found.tensors[f"averages/{key}"])
+                take_over(average, found.tensors[f"averages/{key}"])
         set_optimiser_state(self._optimiser, self._names, found.tensors)
-        set_random_state(found.tensors)
+        set_random_state(found.tensors, rank=self._cluster.rank)
+        self._best = found.values.get("best") or math.inf
         return found.step
 
-    def save(self, step: int) -> None:
-        """All that ``resume`` needs, after ``step`` steps."""
-        tensors = {f"parameters/{key}": p for key, p in self._trained.items()}
-        averages = {f"averages/{key}": average for key, average in self._averages.items()}
-        state = {**tensors, **averages, **optimiser_state(self._optimiser, self._names), **random_state()}
-        self._store.save(step, state, {"options": asdict(self._options)})
+    def save(self, step: int, evaluation: float | None) -> None:
+        """All that ``resume`` needs, after ``step`` steps. Called in every process; the first one writes."""
+        better = evaluation is not None and evaluation < self._best
+        if better and evaluation is not None:
+            self._best = evaluation
+        state = {**named(self._trained, "parameters"), **named(self._averages, "averages")}
+        state |= {key: whole(value) for key, value in optimiser_state(self._optimiser, self._names).items()}
+        for rank, random in enumerate(self._cluster.gathered(random_state())):
+            state |= {at_rank(key, rank): value for key, value in random.items()}
+        if self._cluster.rank == 0:
+            best = None if math.isinf(self._best) else self._best
+            self._store.save(step, state, {"options": self._identity, "best": best})
+            if better:
+                self._store.mark_best(step)
+        self._cluster.wait()
 
-    def update(self, step: int) -> None:
-        """One step of the optimiser with the gradients that are there."""
+    def gradients(self, batches: Sequence[Batch], weight: float) -> float:
+        """Add the gradients of this process's batches; its part of the mean loss over ``weight``."""
+        parts = []
+        for number, batch in enumerate(batches, start=1):
+            with self._cluster.adding_up(self._task.module, last=number == len(batches)):
+                loss = self._task.loss(batch.content)
+                # Gradients of several processes are averaged, so that each process counts for all.
+                self._cluster.backward(loss * (self._cluster.processes / max(weight, 1.0)))
+            parts.append(loss.detach())
+        return float(sum(parts)) / max(weight, 1.0)
+
+    def update(self, step: int) -> tuple[float, float]:
+        """One step of the optimiser with the gradients that are there: learning rate, length of the gradient."""
+        rate = learning_rate(step, self._options)
         for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate(step, self._options)
-        torch.nn.utils.clip_grad_norm_(self._trained.values(), self._options.clip)
+            group["lr"] = rate
+        length = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._options.clip)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         if self._averages:
             # Short at first, so that the start is soon forgotten.
             weight = 1 - min(self._options.average, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(self._averages.values()), [p.detach() for p in self._trained.values()], weight)
+        return rate, float(whole(length))
 
     def take_averages(self) -> None:
         """Let the parameters be their averages, if any are kept."""

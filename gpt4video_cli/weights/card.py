@@ -10,6 +10,7 @@ limits = ["what it cannot do", ...]
 [vision]      final_norm = true
 [generation]  temperature = 0.0, top_p = 1.0, max_tokens = 128
 [measured]    any numbers, in tables if you like
+[training]    what a training run notes of itself
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Card:
     citation: str = ""
     limits: tuple[str, ...] = ()
     measured: Measured = field(default_factory=dict)
+    training: Measured = field(default_factory=dict)
+    """What ``gpt4video train`` notes of its run: numbers and texts (data, hashes), in tables if there are several."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -139,7 +142,10 @@ def parse_card(text: str, source: str = FILE_NAME) -> Card:
 
 def _parse(text: str) -> Card:
     content = card_content(text)
-    values: dict[str, Any] = {"measured": measured_numbers(content.pop("measured", {}))}
+    values: dict[str, Any] = {
+        "measured": measured_numbers(content.pop("measured", {})),
+        "training": measured_numbers(content.pop("training", {}), "training", texts=True),
+    }
     tables: dict[str, Any] = {"": content, **{name: content.pop(name, {}) for name in _TABLES}}
     for name, place in _KEYS.items():
         where = f"{place.table}.{place.key}" if place.table else place.key
@@ -169,13 +175,15 @@ def typed(value: Any, kind: type, where: str) -> Any:
     return value
 
 
-def measured_numbers(value: Any, where: str = "measured") -> dict[str, Any]:
-    """``value`` if it is a table of numbers, or of such tables."""
+def measured_numbers(value: Any, where: str = "measured", *, texts: bool = False) -> dict[str, Any]:
+    """``value`` if it is a table of numbers, with ``texts`` also of strings, or of such tables."""
     if not isinstance(value, dict):
         raise WeightsError(f"{where} must be a table of numbers")
     for key, item in value.items():
         if isinstance(item, dict):
-            measured_numbers(item, f"{where}.{key}")
+            measured_numbers(item, f"{where}.{key}", texts=texts)
+        elif texts and isinstance(item, str):
+            continue
         elif isinstance(item, bool) or not isinstance(item, int | float):
             raise WeightsError(f"{where}.{key} must be a number, found {item!r}")
     return value
@@ -190,15 +198,16 @@ def render_card(card: Card) -> str:
         for name, place in _KEYS.items():
             value = getattr(card, name)
             if place.table == table and (place.required or table or value not in (None, "", ())):
-                lines.append(f"{place.key} = {_toml(value)}")
-    return "\n".join([*lines, *_measured_lines(card.measured, "measured")]) + "\n"
+                lines.append(f"{place.key} = {toml_value(value)}")
+    tables = [*_measured_lines(card.measured, "measured"), *_measured_lines(card.training, "training")]
+    return "\n".join([*lines, *tables]) + "\n"
 
 
 def _measured_lines(values: Measured, table: str) -> list[str]:
     if not values:
         return []
     lines = ["", f"[{table}]"]
-    lines += [f"{_toml_key(key)} = {_toml(item)}" for key, item in values.items() if not isinstance(item, Mapping)]
+    lines += [f"{_toml_key(key)} = {toml_value(item)}" for key, item in values.items() if not isinstance(item, Mapping)]
     for key, item in values.items():
         if isinstance(item, Mapping):
             lines += _measured_lines(item, f"{table}.{_toml_key(key)}")
@@ -206,15 +215,15 @@ def _measured_lines(values: Measured, table: str) -> list[str]:
 
 
 def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
-        return "[" + "".join(f"\n    {_toml(item)}," for item in value) + ("\n" if value else "") + "]"
+        return "[" + "".join(f"\n    {toml_value(item)}," for item in value) + ("\n" if value else "") + "]"
     return repr(value)
