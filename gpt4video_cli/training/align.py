@@ -41,7 +41,7 @@ def precompute_features(encoder: VisualEncoder, frames: NDArray[np.uint8]) -> Te
     return torch.cat(parts)
 
 
-LONG_FROM = 1500
+LONG_FROM = 500
 """From this step on, a third of the dialogues are long or about two clips; before, one in twenty is."""
 
 Drawn = tuple[Example, tuple[int, ...]]

@@ -27,10 +27,11 @@ from gpt4video_cli.training.stage_model import Inputs, StageModel, with_adapter
 from gpt4video_cli.training.stage_run import Plan, choose_compute, make_plan
 from gpt4video_cli.training.stage_task import PACKED_ROW
 
-GAPS = {"cpu": 1.6, "cuda": 1.05}
-"""What a device's allocator holds for each byte of tensors. Measured with benchmarks/memory_estimate.py: glibc's leaves
-gaps between blocks of changing sizes (1.58 to 1.66); with MALLOC_MMAP_THRESHOLD_=1048576 there are none, and a step
-takes 1.4 times as long. For CUDA it is a common margin, not measured."""
+GAPS = {"cpu": 1.4, "cuda": 1.05}
+"""What a device's allocator holds for each byte of tensors that come and go in a step. Measured with
+benchmarks/memory_estimate.py: glibc's leaves gaps between blocks of changing sizes, of 1.15 (for 0.5 GB in a step) to
+1.68 (2.4 GB); with MALLOC_MMAP_THRESHOLD_=1048576 there are none, and a step takes 1.4 times as long. For CUDA it is a
+common margin, not measured."""
 LOOKED_AT = 512
 """Steps among which the largest micro-batch is looked for."""
 
@@ -84,7 +85,7 @@ def dry_run(settings: Settings, *, device: str | None = None) -> DryRun:
     model, encoder = hollow_model(plan, compute)
     rows = largest_rows(plan)
     program = peak_memory() if place.type == "cpu" else 0.0
-    live, flops = step_on_nothing(plan, model, encoder, rows, compute)
+    kept, live, flops = step_on_nothing(plan, model, encoder, rows, compute)
     micro_batches = -(-plan.stage.batch_size // plan.settings.micro_batch_size)
     per_token = flops / max(1, int((rows.owner >= 0).sum()))
     of_a_step = per_token * plan.training.tokens / len(plan.training.samples) * plan.stage.batch_size
@@ -109,7 +110,7 @@ def dry_run(settings: Settings, *, device: str | None = None) -> DryRun:
         micro_batch_size=plan.stage.batch_size // micro_batches,
         learning_rate=plan.stage.learning_rate,
         tensors=tensors,
-        memory=tensors * GAPS.get(place.type, 1.0) + program,
+        memory=kept / 2**20 + (live - kept) / 2**20 * GAPS.get(place.type, 1.0) + program,
         multiplications=of_a_step / 2,
         seconds=plan.steps * of_a_step / speed(place, compute) if device is None else 0.0,
     )
@@ -163,12 +164,13 @@ def largest_rows(plan: Plan) -> Rows:
 
 def step_on_nothing(
     plan: Plan, model: StageModel, encoder: VisualEncoder | None, rows: Rows, compute: torch.dtype
-) -> tuple[int, float]:
-    """Bytes at the peak of two steps of a model on the meta device, and floating point operations of one."""
+) -> tuple[int, int, float]:
+    """Two steps of a model on the meta device: bytes that stay between steps, bytes at the peak, and floating point
+    operations of a step."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    live = LiveBytes()
+    live, kept = LiveBytes(), 0
     with FakeTensorMode(allow_non_fake_inputs=True), live:
         without_content(model)
         features = None
@@ -182,9 +184,10 @@ def step_on_nothing(
                 model(inputs).backward()
             nn.utils.clip_grad_norm_([p for _, p in model.trained()], 1.0, foreach=True)
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
             if step == 0:
-                optimiser.zero_grad(set_to_none=True)
-    return live.peak, float(counter.get_total_flops())
+                kept = live.live
+    return kept, live.peak, float(counter.get_total_flops())
 
 
 def _features(plan: Plan, encoder: VisualEncoder, clips: int, compute: torch.dtype) -> torch.Tensor:
