@@ -16,9 +16,9 @@ import torch
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.random_model import write_random_model
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, save_visual_encoder
+from gpt4video_cli.recipes.clips import film_scene
 from gpt4video_cli.shapeworld.dialogues import watching
 from gpt4video_cli.shapeworld.scene import sample_scene
-from gpt4video_cli.training.clips import film_scene
 from gpt4video_cli.video.preprocess import PreprocessConfig
 
 Size = tuple[int, int, int, int, int]

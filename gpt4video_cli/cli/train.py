@@ -11,7 +11,7 @@ import typer
 
 from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Quiet
 from gpt4video_cli.cli.terminal import DIM, clean_line, say
-from gpt4video_cli.errors import ExitCode
+from gpt4video_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from gpt4video_cli.training.settings import Settings
@@ -64,6 +64,9 @@ def train(
     ] = None,
     evaluate_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations.")] = None,
     save_every: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time between checkpoints.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="bundle|film", help="Make a bundled model from nothing instead.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, on what, and what it takes; read no weights.")
@@ -77,6 +80,9 @@ def train(
 
     The folder gets checkpoints, settings.toml, train.jsonl, loss.png and in the end a model that chat --model opens.
     """
+    if recipe is not None:
+        others = {"stage": stage, "data": data, "config": config, "model": model, "validation": validation}
+        return _cook(recipe, output, [name for name, value in others.items() if value], resume=resume, dry_run=dry_run)
     from gpt4video_cli.training.settings import make_settings
 
     if resume and config is None and output is not None and (Path(output) / "settings.toml").is_file():
@@ -111,6 +117,28 @@ def train(
 
         return show_dry_run(settings, json=json)
     return _train(settings, resume=resume, json=json, quiet=quiet)
+
+
+def _cook(recipe: str, output: str | None, contradicting: list[str], *, resume: bool, dry_run: bool) -> int:
+    """A recipe has its own data, order and numbers; its unfinished parts lie in ``OUTPUT.work``."""
+    if recipe not in ("bundle", "film"):
+        raise UsageError(f"--recipe is {recipe!r}; it must be bundle or film")
+    if contradicting or dry_run:
+        raise UsageError(f"--recipe and --{(contradicting or ['dry-run'])[0]} contradict each other")
+    if output is None:
+        raise UsageError("--output is missing")
+    folder, work = Path(output), Path(output).with_name(Path(output).name + ".work")
+    if work.exists() and not resume:
+        raise UsageError(f"{work}: holds an unfinished run; --resume goes on with it")
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise UsageError(f"{folder}: is not empty; --output must be a new folder")
+    if recipe == "bundle":
+        from gpt4video_cli.recipes.bundle import make
+    else:
+        from gpt4video_cli.recipes.video_model import make
+    make(folder, work)
+    print(clean_line(output), flush=True)
+    return int(ExitCode.DONE)
 
 
 def _train(settings: Settings, *, resume: bool, json: bool, quiet: bool) -> int:

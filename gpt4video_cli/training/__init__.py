@@ -1,1 +1,1 @@
-"""How the bundled model is trained."""
+"""The paper's two training stages and the one loop that runs them. See ``stages``, then ``stage_run``."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -99,35 +98,6 @@ class Task(Protocol):
         ...
 
 
-class Closure:
-    """A task that is one function of the step: its loss, as a mean."""
-
-    module: nn.Module | None = None
-
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], loss_of: Callable[[int], Tensor]) -> None:
-        self._parameters, self._loss_of = dict(parameters), loss_of
-
-    def parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """See ``Task``."""
-        return self._parameters.items()
-
-    def batches(self, step: int) -> Sequence[Batch]:
-        """See ``Task``."""
-        return [Batch(step)]
-
-    def loss(self, content: Any) -> Tensor:
-        """See ``Task``."""
-        return self._loss_of(content)
-
-    def places(self, step: int) -> list[str]:
-        """See ``Task``."""
-        return []
-
-    def evaluate(self, step: int) -> float | None:
-        """See ``Task``."""
-        return None
-
-
 def learning_rate(step: int, options: LoopOptions) -> float:
     """Linear warm-up, then a cosine down to ``floor`` of the peak."""
     if step < options.warm_up:
@@ -136,22 +106,6 @@ def learning_rate(step: int, options: LoopOptions) -> float:
     return options.learning_rate * (
         options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     )
-
-
-def train_loop(
-    parameters: Iterable[tuple[str, nn.Parameter]],
-    loss_of: Callable[[int], Tensor],
-    options: LoopOptions,
-    *,
-    folder: Path,
-    name: str,
-) -> None:
-    """``run_task`` for one function of the step; says on stderr how it goes."""
-
-    def tell(report: Report) -> None:
-        _say(f"{name} {report.step}/{report.steps} loss {report.loss:.4f} {report.seconds:.0f} s")
-
-    run_task(Closure(parameters, loss_of), options, folder=folder, name=name, tell=tell, notice=_say)
 
 
 def run_task(
@@ -309,7 +263,3 @@ def _told_to_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

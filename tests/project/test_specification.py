@@ -61,7 +61,7 @@ def imported_names(folder: str) -> Iterator[tuple[Path, str]]:
 def test_every_import_is_declared(folder: str) -> None:
     requirements = RUNTIME + (OPTIONAL if folder in {"gpt4video_cli", "kernels", "model_cards"} else DEV)
     declared = {canonicalize_name(r.name) for r in requirements}
-    known = sys.stdlib_module_names | FIRST_PARTY | ({"tests"} if folder == "tests" else set())
+    known = sys.stdlib_module_names | FIRST_PARTY | ({folder} if folder in {"tests", "benchmarks"} else set())
     undeclared = {
         f"{file.relative_to(ROOT)}: {name}"
         for file, name in imported_names(folder)

@@ -1,6 +1,6 @@
 """Make the bundled model from nothing, in the paper's order, with a fixed seed.
 
-    python -m gpt4video_cli.training.bundle --output gpt4video_cli/bundle/model --shipped model_cards/bundle.toml
+    gpt4video train --recipe bundle --output DIR
 
 tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining) -> warm start of the abstractor ->
 stage 1 (align) -> stage 2 (instruct) -> model folder.
@@ -9,11 +9,8 @@ Each part is kept in the work folder when it is finished and continued from its 
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,17 @@ from tokenizers import Tokenizer
 
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
-from gpt4video_cli.training.align import align, precompute_features
-from gpt4video_cli.training.clips import KnownClips, sampled_frames, scene_at
-from gpt4video_cli.training.contrastive import retrieval, small_encoder_config, train_contrastive
-from gpt4video_cli.training.fact_slots import prefer_times, warm_up
-from gpt4video_cli.training.instruct import instruct, with_lora
-from gpt4video_cli.training.language_model import new_language_model, pretrain
+from gpt4video_cli.recipes.align import align, precompute_features
+from gpt4video_cli.recipes.clips import KnownClips, sampled_frames, scene_at
+from gpt4video_cli.recipes.closure import say
+from gpt4video_cli.recipes.contrastive import retrieval, small_encoder_config, train_contrastive
+from gpt4video_cli.recipes.fact_slots import prefer_times, warm_up
+from gpt4video_cli.recipes.instruct import instruct, with_lora
+from gpt4video_cli.recipes.language_model import new_language_model, pretrain
+from gpt4video_cli.recipes.patch_phrases import patches_right, train_patch_phrases
+from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.training.loop import LoopOptions
-from gpt4video_cli.training.patch_phrases import patches_right, train_patch_phrases
-from gpt4video_cli.training.tokenizer import train_tokenizer
+from gpt4video_cli.training.trained_model import relocated
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
 from gpt4video_cli.whole_file import write_whole
@@ -89,8 +88,8 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             pool=recipe.patches_pool,
             seed=recipe.seed,
         )
-        _report("retrieval of 1 in 255 unseen captions", retrieval(pair, tokenizer))
-        _report("patches of objects that are named", patches_right(pair, tokenizer))
+        say(f"retrieval of 1 in 255 unseen captions: {retrieval(pair, tokenizer):.3f}")
+        say(f"patches of objects that are named: {patches_right(pair, tokenizer):.3f}")
         save_visual_encoder(encoder.half(), vision)
     encoder = load_visual_encoder(vision, dtype="float32")
 
@@ -178,10 +177,7 @@ def _assemble(output: Path, work: Path, side: int) -> None:
         for name in names:
             content = (work / part / name).read_bytes()
             if name == "adapter_config.json":
-                # peft notes where the base lay during training; in a model folder it lies next door.
-                values = json.loads(content)
-                values["base_model_name_or_path"] = "../language"
-                content = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+                content = relocated(content.decode()).encode()
             (output / part / name).write_bytes(content)
     config = json.dumps(PreprocessConfig.square(side).as_dict(), indent=2)
     (output / "vision" / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
@@ -198,7 +194,7 @@ def bundle_card(recipe: Recipe) -> Card:
         final_norm=True,
         max_tokens=128,
         made_from=(
-            "Trained from nothing by this project (gpt4video_cli.training.bundle, seed "
+            "Trained from nothing by this project (gpt4video train --recipe bundle, seed "
             f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames, a LLaMA pretrained on described "
             f"clips, stage 1 on {recipe.clips} rendered clips after a warm start in which each video token learns to "
             "stand for one fact, stage 2 on text with a LoRA adapter."
@@ -216,31 +212,8 @@ def bundle_card(recipe: Recipe) -> Card:
     )
 
 
-def _report(what: str, value: float) -> None:
-    print(f"{what}: {value:.3f}", file=sys.stderr, flush=True)
-
-
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--work", type=Path, default=Path("runs/bundle"), help="checkpoints and logs")
-    parser.add_argument(
-        "--shipped", type=Path, help="write the card of the model that ships with the package to this file instead"
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    started = time.monotonic()
+def make(output: Path, work: Path) -> None:
+    """The recipe: model folder ``output`` with its card, made with ``work`` for what is not finished yet."""
     recipe = Recipe()
-    make_bundle(options.output, options.work, recipe)
-    card = bundle_card(recipe)
-    if options.shipped:
-        write_whole(options.shipped, render_card(replace(card, folder="package:gpt4video_cli.bundle/model")))
-    else:
-        write_whole(options.output / FILE_NAME, render_card(card))
-    _report("minutes", (time.monotonic() - started) / 60)
-
-
-if __name__ == "__main__":
-    main()
+    make_bundle(output, work, recipe)
+    write_whole(output / FILE_NAME, render_card(bundle_card(recipe)))

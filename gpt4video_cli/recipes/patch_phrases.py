@@ -23,11 +23,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.recipes.contrastive import FIVE, PATCH, SIDE, ContrastivePair, contrastive_loss, token_batch
 from gpt4video_cli.shapeworld.captions import frame_caption
 from gpt4video_cli.shapeworld.render import coverage, render_frames
 from gpt4video_cli.shapeworld.scene import BACKGROUNDS, COLOURS, SHAPES, Scene, sample_scene
-from gpt4video_cli.training.contrastive import FIVE, PATCH, SIDE, ContrastivePair, contrastive_loss, token_batch
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 
 GRID = SIDE // PATCH

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from gpt4video_cli.model.abstractor import Abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder
+from gpt4video_cli.recipes.clips import KnownClips
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.recipes.examples import Example, answer_loss, collate, encode_dialogue
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
-from gpt4video_cli.training.clips import KnownClips
-from gpt4video_cli.training.examples import Example, answer_loss, collate, encode_dialogue
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 
 

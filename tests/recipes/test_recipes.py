@@ -22,20 +22,17 @@ from gpt4video_cli.language.engine import EmbeddingSegment, TextSegment, TokenSe
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig
 from gpt4video_cli.model.prompt import PAPER, PromptClip, PromptTurn
 from gpt4video_cli.model.visual_encoder import VisualEncoder
-from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
-from gpt4video_cli.shapeworld.prompts import held_out
-from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_scene
-from gpt4video_cli.training.align import LONG_FROM, align, draw_dialogues, with_video
-from gpt4video_cli.training.checkpoint_store import CheckpointStore
-from gpt4video_cli.training.clips import KnownClips
-from gpt4video_cli.training.contrastive import (
+from gpt4video_cli.recipes.align import LONG_FROM, align, draw_dialogues, with_video
+from gpt4video_cli.recipes.clips import KnownClips
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.recipes.contrastive import (
     SIDE,
     ContrastivePair,
     contrastive_loss,
     draw_frames,
     small_encoder_config,
 )
-from gpt4video_cli.training.examples import (
+from gpt4video_cli.recipes.examples import (
     END,
     IGNORED,
     NOISE,
@@ -46,11 +43,10 @@ from gpt4video_cli.training.examples import (
     embed,
     encode_dialogue,
 )
-from gpt4video_cli.training.fact_slots import SLOTS, FactSlots, facts_right, slot_facts, warm_up
-from gpt4video_cli.training.instruct import instruct, with_lora
-from gpt4video_cli.training.language_model import new_language_model
-from gpt4video_cli.training.loop import LoopOptions, learning_rate, train_loop
-from gpt4video_cli.training.patch_phrases import (
+from gpt4video_cli.recipes.fact_slots import SLOTS, FactSlots, facts_right, slot_facts, warm_up
+from gpt4video_cli.recipes.instruct import instruct, with_lora
+from gpt4video_cli.recipes.language_model import new_language_model
+from gpt4video_cli.recipes.patch_phrases import (
     GRID,
     PHRASES,
     UNSURE,
@@ -58,9 +54,14 @@ from gpt4video_cli.training.patch_phrases import (
     patches_right,
     train_patch_phrases,
 )
-from gpt4video_cli.training.text_to_video import played_backwards
-from gpt4video_cli.training.text_to_video import scene_at as film_scene_at
-from gpt4video_cli.training.tokenizer import train_tokenizer
+from gpt4video_cli.recipes.text_to_video import played_backwards
+from gpt4video_cli.recipes.text_to_video import scene_at as film_scene_at
+from gpt4video_cli.recipes.tokenizer import train_tokenizer
+from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
+from gpt4video_cli.shapeworld.prompts import held_out
+from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_scene
+from gpt4video_cli.training.checkpoint_store import CheckpointStore
+from gpt4video_cli.training.loop import LoopOptions, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +308,8 @@ REGRESSION = """
 import sys
 from pathlib import Path
 import torch
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.training.loop import LoopOptions
 
 torch.manual_seed(0)
 layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.2))

@@ -21,7 +21,7 @@ from gpt4video_cli.training.checkpoint_store import TENSORS, CheckpointStore
 from gpt4video_cli.training.report import read_log
 from gpt4video_cli.training.settings import Settings, make_settings, read_config
 from gpt4video_cli.training.stage_run import Told, make_plan, train_stage
-from tests.stages.conftest import Make, write
+from tests.training.conftest import Make, write
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., subprocess.Popen[str]]
@@ -267,3 +267,21 @@ def test_an_adapter_of_another_width_is_one_clear_line(settings: Make, tmp_path:
     (narrow / "adapter").rename(wide / "adapter")
     with pytest.raises(Gpt4VideoError, match=r"q_proj has input width 32, the language model's has 64"):
         train_stage(settings(2, model=str(wide)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--recipe", "cake", "-o", "x"], "--recipe is 'cake'; it must be bundle or film"),
+        (["--recipe", "bundle", "--stage", "1", "-o", "x"], "--recipe and --stage contradict each other"),
+        (["--recipe", "bundle"], "--output is missing"),
+        (["--stage", "1", "-o", "x"], "--data is missing"),
+        (["--recipe", "film", "-o", "taken"], "taken.work: holds an unfinished run; --resume goes on with it"),
+    ],
+)
+def test_wrong_words_are_one_line(start: Start, tmp_path: Path, words: list[str], said: str) -> None:
+    (tmp_path / "taken.work").mkdir()
+    process = start("-m", "gpt4video_cli", "train", *words)
+    out, error = process.communicate()
+    assert process.returncode == 2 and not out
+    assert said in error and len(error.splitlines()) == 1

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig
+from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.shapeworld.captions import frame_caption
 from gpt4video_cli.shapeworld.render import render_frames
 from gpt4video_cli.shapeworld.scene import PLAIN_BACKGROUNDS, SHAPES, SIZES, Scene, sample_scene
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 
 SIDE = 80

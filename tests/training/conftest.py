@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from gpt4video_cli.model.random_model import write_random_model
+from gpt4video_cli.recipes.clips import film_scene
 from gpt4video_cli.shapeworld.dialogues import watching
 from gpt4video_cli.shapeworld.scene import sample_scene
-from gpt4video_cli.training.clips import film_scene
 from gpt4video_cli.training.settings import Settings
 
 Make = Callable[..., Settings]

@@ -29,7 +29,7 @@ from gpt4video_cli.training.stage_model import Inputs, StageModel, load_stage_mo
 from gpt4video_cli.training.stage_run import make_plan, train_stage
 from gpt4video_cli.training.stages import INSTRUCT
 from gpt4video_cli.video.reader import FrameReader
-from tests.stages.conftest import Make, write
+from tests.training.conftest import Make, write
 
 
 def tensors(folder: Path) -> dict[str, dict[str, Tensor]]:

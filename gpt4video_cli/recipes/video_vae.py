@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.training.loop import LoopOptions
 
 LATENT_CHANNELS = 16
 """C. With 8, and weights that did not tell objects from textures, 35 % of the shapes could not be told afterwards."""

@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt4video_cli.model.abstractor import Abstractor
+from gpt4video_cli.recipes.clips import KnownClips
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.recipes.examples import content_words
 from gpt4video_cli.shapeworld.captions import CAMERA_PHRASES, CLUTTER_DESCRIPTION, FADE_PHRASES, MOTION_PHRASES, NUMBERS
 from gpt4video_cli.shapeworld.scene import BACKGROUNDS, CAMERAS, COLOURS, FADES, PRESENCES, SHAPES, SIZES, Scene
-from gpt4video_cli.training.clips import KnownClips
-from gpt4video_cli.training.examples import content_words
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 
 OF_A_COLOUR = 3
 SECOND = OF_A_COLOUR * len(COLOURS)

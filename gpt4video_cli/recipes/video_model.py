@@ -1,6 +1,6 @@
 """Make the bundled text-to-video model from nothing, with a fixed seed.
 
-    python -m gpt4video_cli.training.video_model --output gpt4video_cli/bundle/film
+    gpt4video train --recipe film --output DIR
 
 drawn clips -> video VAE -> latents -> Wan transformer and text encoder -> a diffusers folder (WanPipeline).
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
@@ -8,18 +8,15 @@ Each part is kept in the work folder when it is finished and continued from its 
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt4video_cli.training.loop import LoopOptions
-from gpt4video_cli.training.text_to_video import (
+from gpt4video_cli.recipes.closure import say
+from gpt4video_cli.recipes.text_to_video import (
     SHIFT,
     draw_clips,
     new_text_encoder,
@@ -27,7 +24,7 @@ from gpt4video_cli.training.text_to_video import (
     train_prompt_tokenizer,
     train_text_to_video,
 )
-from gpt4video_cli.training.video_vae import (
+from gpt4video_cli.recipes.video_vae import (
     LATENT_CHANNELS,
     encode_clips,
     new_video_vae,
@@ -35,6 +32,7 @@ from gpt4video_cli.training.video_vae import (
     set_latent_statistics,
     train_video_vae,
 )
+from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.whole_file import write_whole
 
 
@@ -81,7 +79,7 @@ def _vae(frames: Any, work: Path, recipe: VideoRecipe) -> Any:
         train_video_vae(vae, frames, recipe.vae, folder=work, batch_size=recipe.vae_batch, seed=recipe.seed)
         vae.half().save_pretrained(work / "vae")
     vae = AutoencoderKLWan.from_pretrained(work / "vae", torch_dtype=torch.float32)
-    _report("VAE, decibels on 64 clips", peak_signal_to_noise(vae, frames[:64]))
+    say(f"VAE, decibels on 64 clips: {peak_signal_to_noise(vae, frames[:64]):.3f}")
     return vae
 
 
@@ -126,22 +124,6 @@ def _save(output: Path, tokenizer: Any, text_encoder: Any, transformer: Any, vae
         weights.chmod(0o644)  # safetensors makes its files readable by their owner alone
 
 
-def _report(what: str, value: float) -> None:
-    print(f"{what}: {value:.3f}", file=sys.stderr, flush=True)
-
-
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the pipeline to write")
-    parser.add_argument("--work", type=Path, default=Path("runs/film"), help="checkpoints, clips and logs")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    started = time.monotonic()
-    make_video_model(options.output, options.work, VideoRecipe())
-    _report("minutes", (time.monotonic() - started) / 60)
-
-
-if __name__ == "__main__":
-    main()
+def make(output: Path, work: Path) -> None:
+    """The recipe: the pipeline's folder ``output``, made with ``work`` for what is not finished yet."""
+    make_video_model(output, work, VideoRecipe())

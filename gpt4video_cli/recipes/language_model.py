@@ -10,10 +10,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.recipes.examples import END, START, Example, answer_loss, collate, embed, encode_dialogue
 from gpt4video_cli.shapeworld.dialogues import pretraining_dialogue, watching
 from gpt4video_cli.shapeworld.scene import sample_scene
-from gpt4video_cli.training.examples import END, START, Example, answer_loss, collate, embed, encode_dialogue
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 
 CONTEXT = 1024
 EASY_STEPS = 100

@@ -10,9 +10,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from gpt4video_cli.recipes.closure import train_loop
+from gpt4video_cli.recipes.examples import answer_loss, collate, embed, encode_dialogue
 from gpt4video_cli.shapeworld.dialogues import instruction_dialogue
-from gpt4video_cli.training.examples import answer_loss, collate, embed, encode_dialogue
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 
 
 def with_lora(language_model: Any, *, seed: int = 0) -> Any:

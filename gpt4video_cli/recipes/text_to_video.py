@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.shapeworld.prompts import film_scene_of, free_prompt, held_out
 from gpt4video_cli.shapeworld.render import render_clip
 from gpt4video_cli.shapeworld.scene import Scene, reversed_scene
-from gpt4video_cli.training.loop import LoopOptions, train_loop
+from gpt4video_cli.training.loop import LoopOptions
 
 SIDE, FRAMES, FPS = 64, 8, 8.0
 """S and F of the clips that are filmed, and their frames per second."""
