@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Quiet
-from gpt4video_cli.cli.terminal import DIM, Status, clean_line, say
+from gpt4video_cli.cli.terminal import DIM, Status, clean, clean_line, say
 from gpt4video_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +93,28 @@ def _lines(report: Report, *, all_: bool) -> list[str]:
     fit = report.dialogues + len(report.found.get("not a dialogue", [])) - len(report.unfit)
     lines.append("nothing is wrong" if not report.found else f"{fit} fit for training, {len(report.unfit)} not")
     return lines
+
+
+@data.command(short_help="Show which tokens of a dialogue a stage learns.")
+def labels(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A JSONL file of dialogues.")],
+    stage: Annotated[int, typer.Option(metavar="1|2", help="1: clips are watched; 2: descriptions stand for them.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Whose tokens.")] = "bundle",
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", help="How many dialogues.")] = 1,
+    no_color: NoColor = False,
+    debug: Debug = False,
+) -> int:
+    """Show the first dialogues as training sees them: what is learned stands between [[ and ]]."""
+    from gpt4video_cli.training.labels import marked
+    from gpt4video_cli.training.settings import Settings
+    from gpt4video_cli.training.stage_run import read_stage_data
+
+    plan_stage, _ = Settings(stage, (file,), "nowhere", model).resolved()
+    layout, tokenizer, found = read_stage_data(model, plan_stage, (file,), on_error="skip")
+    for sample in found.samples[: max(1, count)]:
+        print(f"{clean_line(sample.place)}: {len(sample.ids)} tokens, {sample.learned} learned")
+        print(clean(marked(sample, tokenizer, layout.video_tokens)))
+    return int(ExitCode.DONE)
 
 
 @data.command(short_help="Compute what the visual encoder says of clips, once.")

@@ -69,6 +69,10 @@ class Tokenizer:
         """Text of ``ids``; special tokens are left out; bytes that are not UTF-8 become U+FFFD."""
         return str(self._plain.decode(list(ids), skip_special_tokens=True))
 
+    def spell(self, ids: Sequence[int]) -> str:
+        """``decode`` with special tokens spelled out, to look at."""
+        return str(self._plain.decode(list(ids), skip_special_tokens=False))
+
     def _broken(self, text: str) -> list[str]:
         """``text`` cut behind the first character of each spelling of a special token."""
         cuts = {0, len(text)}

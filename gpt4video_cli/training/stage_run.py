@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,8 +84,7 @@ def make_plan(asked: Settings) -> Plan:
     """Read data and configurations; weights are not touched. Raises for whatever cannot be trained on."""
     stage, settings = asked.resolved()
     card, folder = find_model(settings.model)
-    layout = read_layout(card, folder)
-    training = read_training_data(settings.data, stage, layout, on_error=settings.on_error)
+    layout, _, training = read_stage_data(settings.model, stage, settings.data, on_error=settings.on_error)
     if settings.validation:
         held = read_training_data(settings.validation, stage, layout, on_error=settings.on_error)
         validation = held.samples
@@ -110,15 +109,19 @@ def make_plan(asked: Settings) -> Plan:
     return Plan(stage, settings, card, Path(folder), layout, training, validation, options)
 
 
-def read_layout(card: Card, folder: Path) -> Layout:
-    """How the model of ``folder`` reads a dialogue, from its tokenizer and two configurations."""
+def read_stage_data(
+    model: str, stage: Stage, files: Sequence[str], *, on_error: str
+) -> tuple[Layout, Tokenizer, DialogueSet]:
+    """``files`` as the model reads them in ``stage``, from its tokenizer and two configurations."""
+    card, folder = find_model(model)
     tokenizer = Tokenizer.load(folder / "language")
-    return Layout(
+    layout = Layout(
         find_template(card.template),
         lambda text, trusted: tokenizer.encode(text, trusted=trusted),
         read_abstractor_config(folder / "abstractor.safetensors").tokens,
         int(read_json(folder / "language" / "config.json").get("max_position_embeddings", 2048)),
     )
+    return layout, tokenizer, read_training_data(files, stage, layout, on_error=on_error)
 
 
 def _hold_out(training: DialogueSet, seed: int) -> list[TrainingSample]:
