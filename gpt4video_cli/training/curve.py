@@ -17,6 +17,7 @@ def draw_losses(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     # The object interface, without pyplot: no global state, no display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9.6, 5.4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -26,6 +27,7 @@ def draw_losses(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
         steps, losses = [r["step"] for r in evaluated], [r["evaluation"] for r in evaluated]
         axes.plot(steps, losses, "o-", label="validation", markersize=4)
     axes.set(title=title, xlabel="step", ylabel="loss of a token (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     with whole_file(path) as temporary:

@@ -122,6 +122,8 @@ class Settings:
         given: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS if getattr(self, name) is not None}
         stage = replace(stage, **given, lora=lora)
         numbers: dict[str, Any] = {name: getattr(stage, name) for name in _NUMBERS}
+        if self.max_steps is not None and self.epochs is None:
+            numbers["epochs"] = None  # the steps decide, also when these settings are read again
         # A micro-batch is never larger than a batch; said here, so that the settings that are kept are the ones used.
         micro = min(self.micro_batch_size, stage.batch_size)
         files: dict[str, Any] = {

@@ -155,6 +155,18 @@ def test_settings_survive_their_file_and_flags_win(settings: Make, tmp_path: Pat
     assert {field.name for field in fields(Settings)} >= set(read_config(file))
 
 
+def test_a_run_goes_on_with_the_settings_that_it_kept(settings: Make) -> None:
+    """With 39 dialogues in batches of 4, and 3 epochs unless something else is said."""
+    for changes, steps in (
+        ({"max_steps": 300}, 300),
+        ({"max_steps": None}, 29),
+        ({"max_steps": 300, "epochs": 1.0}, 10),
+        ({"max_steps": 7, "epochs": 1.0}, 7),
+    ):
+        plan = make_plan(settings(2, **changes))
+        assert plan.steps == steps == make_plan(plan.settings).steps
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
