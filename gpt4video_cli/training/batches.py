@@ -1,6 +1,6 @@
 """Which dialogues make up each step, drawn from the step's number alone; and how they share rows.
 
-Letters: R rows of a micro-batch, L positions of a row, N video tokens of a clip.
+Letters: R rows of a micro-batch, L positions of a row, N video tokens of a clip, D width of the language model.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ WINDOW = 32
 
 
 class Order:
-    """An endless series of batches: epoch after epoch in random order, cut into batches of like length.
+    """An endless series of batches: epoch after epoch in random order, cut; with ``bucketing`` into batches of like
+    length.
 
     Batches go on over the end of an epoch, so that none is short. Each is a function of ``seed`` and its number.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, bucketing: bool = True) -> None:
         self.size = batch_size
-        self._lengths, self._seed = lengths, seed
+        self._lengths, self._seed, self._bucketing = lengths, seed, bucketing
         self._window: tuple[int, list[list[int]]] = (-1, [])
         self._epoch: tuple[int, list[int]] = (-1, [])
 
@@ -42,10 +43,14 @@ class Order:
     def _cut(self, number: int) -> list[list[int]]:
         first, count = number * WINDOW * self.size, WINDOW * self.size
         drawn = [self._at(first + i) for i in range(count)]
-        drawn.sort(key=lambda index: (-self._lengths[index], index))
-        batches = [drawn[i : i + self.size] for i in range(0, count, self.size)]
+        if self._bucketing:
+            drawn.sort(key=self._rank)
+        batches = [sorted(drawn[i : i + self.size], key=self._rank) for i in range(0, count, self.size)]
         random.Random(f"batches/{self._seed}/{number}").shuffle(batches)
         return batches
+
+    def _rank(self, index: int) -> tuple[int, int]:
+        return -self._lengths[index], index
 
     def _at(self, place: int) -> int:
         epoch, within = divmod(place, len(self._lengths))
@@ -85,24 +90,54 @@ class Rows:
     clips: tuple[tuple[int, int, ClipUse], ...]
 
 
-def make_rows(samples: Sequence[TrainingSample], *, packing: bool, row_length: int = 0) -> Rows:
-    """Lay samples into rows: one in each, or with ``packing`` as many as fit into the longest or ``row_length``.
+ROOMS = (1, 2, 4)
+"""Row lengths that are tried for packing, as multiples of the longest sample."""
 
-    First-fit decreasing: each sample goes into the first row that has room for it, the longest first.
-    """
-    longest = max((len(sample.ids) for sample in samples), default=1)
-    room = max(longest, row_length)
-    rows: list[list[TrainingSample]] = []
+
+def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Indices of ``lengths`` by row: each goes into the first row of ``room`` that has place for it, longest first."""
+    rows: list[list[int]] = []
     left: list[int] = []
-    for sample in sorted(samples, key=lambda s: -len(s.ids)):
-        n = len(sample.ids)
-        row = next((i for i, free in enumerate(left) if packing and free >= n), len(rows))
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((i for i, free in enumerate(left) if free >= lengths[index]), len(rows))
         if row == len(rows):
             rows.append([])
             left.append(room)
-        rows[row].append(sample)
-        left[row] -= n
-    width = room - min(left, default=0)
+        rows[row].append(index)
+        left[row] -= lengths[index]
+    return rows
+
+
+def row_cost(rows: int, length: int, width: int) -> int:
+    """What a LLaMA layer of that width computes for so many rows, in units of its multiplications: 12 D^2 of a position
+    in its linear layers, 2 D for each position that it may look at."""
+    return rows * length * (6 * width + length)
+
+
+def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Indices of ``lengths`` by row, several in one where that is less work than one in each.
+
+    Long rows have little padding, but attention costs the square of their length: for a narrow model, or samples of
+    like length, single rows are the faster ones.
+    """
+    single = [[index] for index in range(len(lengths))]
+    longest = max(lengths, default=1)
+    best, least = single, row_cost(len(single), longest, width)
+    for multiple in ROOMS:
+        rows = first_fit(lengths, longest * multiple)
+        length = max(sum(lengths[i] for i in row) for row in rows) if rows else 1
+        # A mask in place of the built-in causal attention: it looks at all pairs, not at half of them.
+        cost = row_cost(len(rows), length, width) + len(rows) * length * length
+        if cost < least:
+            best, least = rows, cost
+    return best
+
+
+def make_rows(samples: Sequence[TrainingSample], places: Sequence[Sequence[int]] | None = None) -> Rows:
+    """Lay samples into rows: one in each, or as ``places`` says, which has indices of ``samples`` by row."""
+    chosen = [[index] for index in range(len(samples))] if places is None else places
+    rows = [[samples[index] for index in row] for row in chosen]
+    width = max((sum(len(sample.ids) for sample in row) for row in rows), default=1)
     ids = torch.zeros(max(1, len(rows)), width, dtype=torch.long)
     labels, positions, owner = torch.full_like(ids, IGNORED), torch.zeros_like(ids), torch.full_like(ids, -1)
     clips = []

@@ -19,13 +19,12 @@ from gpt4video_cli.data.lengths import spread
 from gpt4video_cli.model.abstractor import Abstractor, read_abstractor_config
 from gpt4video_cli.model.strict_load import choose_device, read_json
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig
-from gpt4video_cli.training.batches import Order, Rows, make_rows, shares
+from gpt4video_cli.training.batches import Rows, make_rows, packed_rows, shares
 from gpt4video_cli.training.memory import LiveBytes, without_content
 from gpt4video_cli.training.report import peak_memory
 from gpt4video_cli.training.settings import Settings
 from gpt4video_cli.training.stage_model import Inputs, StageModel, with_adapter
-from gpt4video_cli.training.stage_run import Plan, choose_compute, make_plan
-from gpt4video_cli.training.stage_task import PACKED_ROW
+from gpt4video_cli.training.stage_run import Plan, choose_compute, make_order, make_plan
 
 GAPS = {"cpu": 1.4, "cuda": 1.05}
 """What a device's allocator holds for each byte of tensors that come and go in a step. Measured with
@@ -149,7 +148,7 @@ def _vision_config(folder: Path) -> VisualEncoderConfig:
 def largest_rows(plan: Plan) -> Rows:
     """The micro-batch of the run's first steps that has the most positions."""
     samples = plan.training.samples
-    order = Order([len(s.ids) for s in samples], batch_size=plan.stage.batch_size, seed=plan.settings.seed)
+    order = make_order(plan)
     micro = min(plan.settings.micro_batch_size, plan.stage.batch_size)
     found: Sequence[int] = ()
     most = -1
@@ -158,8 +157,11 @@ def largest_rows(plan: Plan) -> Rows:
             size = len(indices) * max(len(samples[i].ids) for i in indices)
             if size > most:
                 found, most = indices, size
-    packing = plan.settings.packing and not plan.stage.sees_clips
-    return make_rows([samples[i] for i in found], packing=packing, row_length=PACKED_ROW)
+    chosen = [samples[i] for i in found]
+    if not plan.settings.packing or plan.stage.sees_clips:
+        return make_rows(chosen)
+    width = int(read_json(plan.folder / "language" / "config.json")["hidden_size"])
+    return make_rows(chosen, packed_rows([len(sample.ids) for sample in chosen], width))
 
 
 def step_on_nothing(

@@ -55,6 +55,8 @@ class Settings:
     device: str = "auto"
     packing: bool = True
     """Stage 2: several short dialogues in one row; none sees another."""
+    bucketing: bool = True
+    """Whether dialogues of like length meet in a step."""
     gradient_checkpointing: bool = False
     """Forget what lies within the language model's layers and compute it again: less memory, a third more time."""
     four_bit: bool = False

@@ -124,6 +124,13 @@ def read_stage_data(
     return layout, tokenizer, read_training_data(files, stage, layout, on_error=on_error)
 
 
+def make_order(plan: Plan) -> Order:
+    """The run's series of batches."""
+    lengths = [len(sample.ids) for sample in plan.training.samples]
+    asked = plan.settings
+    return Order(lengths, batch_size=plan.stage.batch_size, seed=asked.seed, bucketing=asked.bucketing)
+
+
 def _hold_out(training: DialogueSet, seed: int) -> list[TrainingSample]:
     """Take a hundredth of the samples away, 1 to 256, chosen by ``seed``."""
     count = len(training.samples)
@@ -172,7 +179,7 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
                 cluster.wrap(model),
                 samples,
                 plan.validation,
-                Order([len(s.ids) for s in samples], batch_size=stage.batch_size, seed=settings.seed),
+                make_order(plan),
                 settings,
                 cluster,
                 features,

@@ -17,7 +17,7 @@ from gpt4video_cli.data.samples import IGNORED
 from gpt4video_cli.errors import ClipError, InputError
 from gpt4video_cli.language.engine import EmbeddingSegment, GenerationStats, SamplingOptions, Segment, TokenSegment
 from gpt4video_cli.language.tokenizer import Tokenizer
-from gpt4video_cli.training.batches import Order, make_rows, shares
+from gpt4video_cli.training.batches import Order, make_rows, packed_rows, shares
 from gpt4video_cli.training.clip_features import ClipFeatures
 from gpt4video_cli.training.cluster import Cluster
 from gpt4video_cli.training.dialogue_set import TrainingSample
@@ -27,8 +27,6 @@ from gpt4video_cli.training.stage_model import Inputs, StageModel, stack_feature
 
 LONGEST_ANSWER = 64
 """Tokens of an answer at an evaluation."""
-PACKED_ROW = 512
-"""Positions of a row that short dialogues share, if the longest needs no more: attention costs the square of them."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,9 @@ class StageTask:
                     raise InputError(f"{sample.place}: {error}", hint="--on-error skip leaves it out") from error
                 if (sample.place, str(error)) not in self._skipped:
                     self._skipped.append((sample.place, str(error)))
-        rows = make_rows(usable, packing=self._packing, row_length=PACKED_ROW)
+        lengths = [len(sample.ids) for sample in usable]
+        width = int(self._model.llama().config.hidden_size)
+        rows = make_rows(usable, packed_rows(lengths, width) if self._packing else None)
         features, mask = stack_features([seen[use.path, use.start, use.end] for _, _, use in rows.clips])
         tokens = sum(len(sample.ids) for sample in usable)
         return Batch(Inputs(rows, features, mask), float(len(rows.targets)), len(usable), tokens)

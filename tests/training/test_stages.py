@@ -19,7 +19,17 @@ from gpt4video_cli.data.samples import IGNORED
 from gpt4video_cli.errors import ClipError, Gpt4VideoError, UsageError, WeightsError
 from gpt4video_cli.events import Done
 from gpt4video_cli.language.engine import TokenSegment
-from gpt4video_cli.training.batches import WINDOW, Order, Rows, attention_mask, make_rows, shares
+from gpt4video_cli.training.batches import (
+    WINDOW,
+    Order,
+    Rows,
+    attention_mask,
+    first_fit,
+    make_rows,
+    packed_rows,
+    row_cost,
+    shares,
+)
 from gpt4video_cli.training.clip_features import ClipFeatures
 from gpt4video_cli.training.dialogue_set import TrainingSample
 from gpt4video_cli.training.merge import merge_adapter
@@ -166,13 +176,11 @@ def gradients(model: StageModel, rows: list[Rows]) -> tuple[float, list[Tensor]]
 
 
 def test_packed_rows_train_as_single_ones_do(model: StageModel, samples: list[TrainingSample]) -> None:
-    packed = make_rows(samples[:12], packing=True, row_length=400)
-    padded = make_rows(samples[:12], packing=False)
+    packed = make_rows(samples[:12], first_fit([len(s.ids) for s in samples[:12]], 400))
+    padded = make_rows(samples[:12])
     assert len(packed.ids) < 6 and len(padded.ids) == 12 and packed.packed and not padded.packed
     assert attention_mask(padded) is None
-    ways = [
-        gradients(model, rows) for rows in ([packed], [padded], [make_rows([s], packing=True) for s in samples[:12]])
-    ]
+    ways = [gradients(model, rows) for rows in ([packed], [padded], [make_rows([s]) for s in samples[:12]])]
     for loss, grads in ways[1:]:
         assert loss == pytest.approx(ways[0][0], rel=1e-5)
         for mine, other in zip(ways[0][1], grads, strict=True):
@@ -181,7 +189,7 @@ def test_packed_rows_train_as_single_ones_do(model: StageModel, samples: list[Tr
 
 def test_no_sample_sees_another_in_its_row(model: StageModel, samples: list[TrainingSample]) -> None:
     """Other words in one sample change nothing of what the model makes of the next."""
-    rows = make_rows(samples[:3], packing=True, row_length=500)
+    rows = make_rows(samples[:3], [[0, 1, 2]])
     assert len(rows.ids) == 1
     changed = rows.ids.clone()
     changed[rows.owner == 0] = changed[rows.owner == 0].roll(3)
@@ -198,13 +206,25 @@ def test_no_sample_sees_another_in_its_row(model: StageModel, samples: list[Trai
 
 
 def test_rows_hold_every_token_once_and_learn_what_the_labels_say(samples: list[TrainingSample]) -> None:
-    for packing in (True, False):
-        rows = make_rows(samples, packing=packing, row_length=300)
+    lengths = [len(s.ids) for s in samples]
+    for places in (None, first_fit(lengths, 300), packed_rows(lengths, 64), packed_rows(lengths, 4096)):
+        rows = make_rows(samples, places)
         assert int((rows.owner >= 0).sum()) == sum(len(s.ids) for s in samples)
         assert len(rows.targets) == sum(s.learned for s in samples)
         assert torch.equal(rows.ids.flatten()[rows.sources + 1], rows.targets)  # each foretold from the place before
-        assert rows.ids.shape[1] <= max(300, *(len(s.ids) for s in samples))
-    assert len(make_rows([], packing=True).targets) == 0
+        assert places is None or sorted(i for row in places for i in row) == list(range(len(samples)))
+    assert len(make_rows([]).targets) == 0 and packed_rows([], 64) == []
+
+
+def test_samples_share_rows_where_that_is_less_work() -> None:
+    assert packed_rows([100] * 8, 256) == [[i] for i in range(8)]  # nothing to gain
+    shared = packed_rows([400, 60, 50, 40, 40, 30, 30, 20], 4096)
+    assert sorted(map(len, shared)) == [1, 7] or len(shared) < 8
+    for width in (64, 256, 4096):
+        lengths = [500, 100, 90, 70, 60, 60, 50, 50]
+        rows = packed_rows(lengths, width)
+        most = max(sum(lengths[i] for i in row) for row in rows)
+        assert row_cost(len(rows), most, width) <= row_cost(8, 500, width)
 
 
 def test_each_epoch_sees_each_sample_once_in_batches_of_like_length(samples: list[TrainingSample]) -> None:
