@@ -56,6 +56,9 @@ def train(
     four_bit: Annotated[
         bool | None, typer.Option("--four-bit", help="Stage 2: hold the frozen weights in 4 bits (bitsandbytes).")
     ] = None,
+    shard: Annotated[
+        bool | None, typer.Option("--shard", help="Several processes: each holds a piece of every weight (FSDP).")
+    ] = None,
     features: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where features of clips are kept (else the cache folder).")
     ] = None,
@@ -105,6 +108,7 @@ def train(
         "packing": packing,
         "gradient_checkpointing": gradient_checkpointing,
         "four_bit": four_bit,
+        "shard": shard,
         "features": features,
         "keep_features": keep_features,
         "evaluate_every": evaluate_every,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gpt4video_cli.errors import Gpt4VideoError, InputError
+from gpt4video_cli.training.cluster import like
 from gpt4video_cli.whole_file import write_whole
 
 FORMAT = "gpt4video checkpoint"
@@ -175,8 +176,7 @@ def set_optimiser_state(
         if kind == "optimiser":
             name, _, key = rest.rpartition("/")
             parameter = by_name[name]
-            on = parameter.device if value.ndim else value.device
-            optimiser.state[parameter][key] = value.to(on)
+            optimiser.state[parameter][key] = like(parameter, value) if value.ndim else value
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

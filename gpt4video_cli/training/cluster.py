@@ -1,8 +1,9 @@
 """The processes that train together, and what they must agree on. accelerate finds and connects them.
 
 Started by itself a run is one process; under ``torchrun``, ``accelerate launch`` or ``srun`` with their environment
-variables it is one of several. Gradients are added up by DistributedDataParallel, or by FSDP where accelerate is told
-to use it.
+variables it is one of several. Each then has the whole model and DistributedDataParallel adds gradients up, or with
+``shard`` each holds a piece of every weight (FSDP, arXiv 2304.11277, as ``fully_shard`` of PyTorch does it; asked for
+here and not through accelerate, which has it for GPUs only, where no test could run it).
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ class Accelerated:
     """What accelerate made of the environment: several processes, or one."""
 
     def __init__(self, device: str = "auto") -> None:
+        self._sharded = False
         if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-            raise UsageError("DeepSpeed is not supported", hint="FSDP shards the same: accelerate launch --use_fsdp")
+            raise UsageError("DeepSpeed is not supported", hint="--shard cuts weights in pieces as its stage 3 does")
         from accelerate import Accelerator
 
         self._accelerator = Accelerator(cpu=device == "cpu")
@@ -117,7 +119,12 @@ class Accelerated:
     @contextmanager
     def adding_up(self, module: nn.Module | None, *, last: bool) -> Iterator[None]:
         """See ``Cluster``."""
-        if last or self.processes == 1 or module is None:
+        if self.processes == 1 or module is None:
+            yield
+        elif self._sharded:
+            module.set_requires_gradient_sync(last)  # type: ignore[operator]
+            yield
+        elif last:
             yield
         else:
             with self._accelerator.no_sync(module):
@@ -131,10 +138,23 @@ class Accelerated:
         """See ``Cluster``."""
         self._accelerator.wait_for_everyone()
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """``module`` on this process's device; with several processes its gradients are those of all."""
+    def wrap(self, module: nn.Module, *, shard: bool = False, units: Sequence[nn.Module] = ()) -> nn.Module:
+        """``module`` on this process's device; with several processes its gradients are those of all.
+
+        ``shard``: cut every weight in pieces over the processes; ``units`` are the parts of ``module`` that are put
+        together one at a time.
+        """
         module = module.to(self.device)
         if self.processes == 1:
+            return module
+        if shard:
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
+            mesh = init_device_mesh(self.device.type, (self.processes,))
+            for unit in [*units, module]:
+                fully_shard(unit, mesh=mesh)
+            self._sharded = True
             return module
         wrapped: nn.Module = self._accelerator.prepare_model(module)
         return wrapped
@@ -145,13 +165,14 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def take_over(target: Tensor, value: Tensor) -> None:
-    """Copy ``value``, whole, into ``target``, of which this process may hold but a piece."""
-    if hasattr(target, "device_mesh"):
-        from torch.distributed.tensor import distribute_tensor
+def like(target: Tensor, value: Tensor) -> Tensor:
+    """``value``, whole, on the device of ``target`` and cut as that is."""
+    value = value.to(target.device)
+    if not hasattr(target, "device_mesh"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
 
-        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)  # type: ignore[attr-defined]
-    target.copy_(value)
+    return distribute_tensor(value, target.device_mesh, target.placements)  # type: ignore[attr-defined]
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

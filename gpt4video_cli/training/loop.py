@@ -30,7 +30,7 @@ from gpt4video_cli.training.checkpoint_store import (
     set_optimiser_state,
     set_random_state,
 )
-from gpt4video_cli.training.cluster import Alone, Cluster, named, take_over, whole
+from gpt4video_cli.training.cluster import Alone, Cluster, like, named, whole
 from gpt4video_cli.training.report import Log, Meter, Report, Watch
 
 
@@ -188,9 +188,9 @@ class _Run:
             )
         with torch.no_grad():
             for key, parameter in self._trained.items():
-                take_over(parameter, found.tensors[f"parameters/{key}"])
+                parameter.copy_(like(parameter, found.tensors[f"parameters/{key}"]))
             for key, average in self._averages.items():
-                take_over(average, found.tensors[f"averages/{key}"])
+                average.copy_(like(average, found.tensors[f"averages/{key}"]))
         set_optimiser_state(self._optimiser, self._names, found.tensors)
         set_random_state(found.tensors, rank=self._cluster.rank)
         self._best = found.values.get("best") or math.inf

@@ -61,6 +61,8 @@ class Settings:
     """Forget what lies within the language model's layers and compute it again: less memory, a third more time."""
     four_bit: bool = False
     """Hold the frozen language model in 4 bits (NF4; needs a GPU and bitsandbytes)."""
+    shard: bool = False
+    """With several processes: each holds a piece of every weight, instead of all (FSDP)."""
     on_error: str = "stop"
     """What to do about a dialogue that cannot be used: ``stop``, or ``skip`` it and write it to skipped.jsonl."""
     features: str = ""
@@ -107,6 +109,8 @@ class Settings:
         ):
             if not ok:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it must be {must}")
+        if self.shard and self.four_bit:
+            raise UsageError("shard and four_bit contradict each other: weights in 4 bits cannot be cut in pieces")
         if find_stage(self.stage).lora is None:
             for name in ("lora_rank", "lora_alpha", "lora_dropout", "four_bit"):
                 if getattr(self, name):

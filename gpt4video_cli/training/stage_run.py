@@ -23,7 +23,7 @@ from gpt4video_cli.model.checkpoint import load_model
 from gpt4video_cli.model.prompt import find_template
 from gpt4video_cli.training.batches import Order
 from gpt4video_cli.training.clip_features import ClipFeatures, default_folder
-from gpt4video_cli.training.cluster import Accelerated, Cluster
+from gpt4video_cli.training.cluster import Accelerated, Cluster, whole
 from gpt4video_cli.training.dialogue_set import DialogueSet, Layout, TrainingSample, read_training_data
 from gpt4video_cli.training.loop import LoopOptions, run_task
 from gpt4video_cli.training.report import Report, read_log
@@ -176,7 +176,7 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
         task = stack.enter_context(
             StageTask(
                 model,
-                cluster.wrap(model),
+                cluster.wrap(model, shard=settings.shard, units=list(model.llama().model.layers)),
                 samples,
                 plan.validation,
                 make_order(plan),
@@ -203,12 +203,13 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
         )
         skipped = list(dict.fromkeys(place for part in cluster.gathered(skipped) for place in part))
     records = read_log(output / "train.jsonl")
+    weights = {name: whole(parameter.detach()) for name, parameter in model.trained()}  # of which all have a piece
     if cluster.rank == 0:
         lines = [json.dumps({"place": place, "why": why}, ensure_ascii=False) for place, why in skipped]
         write_whole(output / "skipped.jsonl", "".join(f"{line}\n" for line in lines))
         seconds = time.monotonic() - started
         training = _training(plan, identity, records, base, len(skipped), str(cluster.device), seconds)
-        write_trained(output, plan.folder, plan.card, stage, model, training)
+        write_trained(output, plan.folder, plan.card, stage, model, weights, training)
     cluster.wait()
     return Result(output, plan, records, skipped)
 

@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gpt4video_cli.errors import Gpt4VideoError
-from gpt4video_cli.model.abstractor import save_abstractor
+from gpt4video_cli.model.abstractor import Abstractor, save_abstractor
 from gpt4video_cli.training.stage_model import StageModel
 from gpt4video_cli.training.stages import Stage
 from gpt4video_cli.video.fingerprint import fingerprint
@@ -25,9 +27,16 @@ ABSTRACTOR = "abstractor.safetensors"
 
 
 def write_trained(
-    output: Path, base: Path, card: Card, stage: Stage, model: StageModel, training: Mapping[str, Any]
+    output: Path,
+    base: Path,
+    card: Card,
+    stage: Stage,
+    model: StageModel,
+    weights: Mapping[str, Tensor],
+    training: Mapping[str, Any],
 ) -> Path:
-    """Write the folder; its card comes last, so that half a folder is no model.
+    """Write the folder; its card comes last, so that half a folder is no model. ``weights``: what was trained of
+    ``model``, by name, each tensor whole.
 
     Frozen parts are hard links to those of ``base`` where the file system has them, else copies.
     """
@@ -37,10 +46,12 @@ def write_trained(
             if (base / name).is_dir() and name != stage.trains:
                 link_folder(base / name, output / name)
         if stage.trains == "abstractor" and model.abstractor is not None:
-            save_abstractor(model.abstractor, output / ABSTRACTOR)
+            abstractor = Abstractor(model.abstractor.config)
+            abstractor.load_state_dict({name.removeprefix("abstractor."): value for name, value in weights.items()})
+            save_abstractor(abstractor, output / ABSTRACTOR)
         else:
             link_file(base / ABSTRACTOR, output / ABSTRACTOR)
-            save_adapter(model.language_model, output / "adapter")
+            save_adapter(model.language_model, weights, output / "adapter")
         training = {**training, "weights": part_hashes(output)}
         write_whole(output / FILE_NAME, render_card(_card(output, card, stage, training)))
     except OSError as error:
@@ -89,19 +100,20 @@ def link_file(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_adapter(adapted: Any, folder: Path) -> None:
-    """A PEFT folder of ``adapted`` that names its base by the place it has in a model folder."""
+def save_adapter(adapted: Any, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """A PEFT folder of ``adapted`` with ``weights``, that names its base by the place it has in a model folder."""
     from gpt4video_cli.language.llama_folder import quiet
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".adapter.") as scratch:
         with quiet():
-            adapted.save_pretrained(scratch)
+            state = {name.removeprefix("language_model."): value.cpu() for name, value in weights.items()}
+            adapted.save_pretrained(scratch, state_dict=state)
         config = Path(scratch) / "adapter_config.json"
         write_whole(folder / config.name, relocated(config.read_text(encoding="utf-8")))
-        weights = Path(scratch) / "adapter_model.safetensors"
-        weights.chmod(0o644)  # safetensors makes its files readable by their owner alone
-        os.replace(weights, folder / weights.name)
+        file = Path(scratch) / "adapter_model.safetensors"
+        file.chmod(0o644)  # safetensors makes its files readable by their owner alone
+        os.replace(file, folder / file.name)
 
 
 def relocated(adapter_config: str) -> str:
