@@ -14,7 +14,7 @@ import pytest
 from gpt4video_cli.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / name for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]]
+DOCUMENTS = [ROOT / name for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/training.md"]]
 CODES = {code.value for code in ExitCode}
 
 
