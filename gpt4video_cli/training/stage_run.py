@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt4video_cli.errors import InputError, UsageError
+from gpt4video_cli.errors import Gpt4VideoError, InputError, UsageError
 from gpt4video_cli.language.tokenizer import Tokenizer, read_json
 from gpt4video_cli.model.abstractor import read_abstractor_config
 from gpt4video_cli.model.checkpoint import load_model
@@ -33,7 +33,6 @@ from gpt4video_cli.training.stage_task import Answer, StageTask
 from gpt4video_cli.training.stages import Stage
 from gpt4video_cli.training.trained_model import part_hashes, write_trained
 from gpt4video_cli.video.reader import FrameReader
-from gpt4video_cli.weights.card import FILE_NAME as CARD
 from gpt4video_cli.weights.card import Card
 from gpt4video_cli.weights.locate import find_model
 from gpt4video_cli.whole_file import write_whole
@@ -191,16 +190,17 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
         )
         base = part_hashes(plan.folder)
         identity = {**settings.deciding(), "model": plan.card.name, "weights": base, "compute": str(compute)}
-        run_task(
-            task,
-            plan.options,
-            folder=output,
-            name="train",
-            tell=told.report,
-            notice=told.notice if cluster.rank == 0 else lambda _: None,
-            cluster=cluster,
-            identity=identity,
-        )
+        with _in_one_line(output):
+            run_task(
+                task,
+                plan.options,
+                folder=output,
+                name="train",
+                tell=told.report,
+                notice=told.notice if cluster.rank == 0 else lambda _: None,
+                cluster=cluster,
+                identity=identity,
+            )
         skipped = list(dict.fromkeys(place for part in cluster.gathered(skipped) for place in part))
     records = read_log(output / "train.jsonl")
     weights = {name: whole(parameter.detach()) for name, parameter in model.trained()}  # of which all have a piece
@@ -212,6 +212,23 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
         write_trained(output, plan.folder, plan.card, stage, model, weights, training)
     cluster.wait()
     return Result(output, plan, records, skipped)
+
+
+@contextmanager
+def _in_one_line(output: Path) -> Iterator[None]:
+    """What a full disk or a full GPU looks like to a person."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise Gpt4VideoError(
+            "the GPU has not enough memory",
+            hint="a smaller --micro-batch-size, --gradient-checkpointing or --four-bit need less; --resume goes on",
+        ) from error
+    except OSError as error:
+        place = error.filename or output
+        raise Gpt4VideoError(
+            f"{place}: {error.strerror or error}", hint="the last checkpoint is whole; --resume goes on from it"
+        ) from error
 
 
 def _training(
@@ -286,5 +303,3 @@ def _claim(output: Path, settings: Settings, *, resume: bool, cluster: Cluster) 
     problem = cluster.gathered(problem)[0]
     if problem:
         raise InputError(problem) if resume else UsageError(problem)
-    if (output / CARD).exists() and not resume:
-        raise UsageError(f"{output}: holds a model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 
 from gpt4video_cli.errors import Gpt4VideoError, InputError, UsageError
 from gpt4video_cli.training.checkpoint_store import TENSORS, CheckpointStore
-from gpt4video_cli.training.report import read_log
+from gpt4video_cli.training.report import Report, read_log
 from gpt4video_cli.training.settings import Settings, make_settings, read_config
 from gpt4video_cli.training.stage_run import Told, make_plan, train_stage
 from tests.training.conftest import Make, write
@@ -279,6 +280,24 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(settings: Make) -> None:
     train_stage(settings(2, save_every=0.0), resume=True, told=Told(notice=said.append))
     assert len(said) == 1 and "was cut off or changed" in said[0] and "the checkpoint before it is used" in said[0]
     assert (whole.folder / "adapter" / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_is_whole(
+    settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(2, save_every=0.0, max_steps=6)
+
+    def full(self: object, report: Report) -> None:
+        if report.step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", "train.jsonl")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gpt4video_cli.training.report.Log.write", full)
+        with pytest.raises(Gpt4VideoError, match=r"^train\.jsonl: No space left on device$") as error:
+            train_stage(asked)
+    assert error.value.hint and "--resume" in error.value.hint
+    assert CheckpointStore(Path(asked.output) / "checkpoints" / "train").steps()[-1] == 3
+    assert train_stage(asked, resume=True).records[-1]["step"] == 6
 
 
 def test_an_adapter_of_another_width_is_one_clear_line(settings: Make, tmp_path: Path) -> None:
