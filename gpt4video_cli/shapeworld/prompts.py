@@ -11,7 +11,6 @@ from gpt4video_cli.shapeworld.scene import (
     MOTIONS,
     PLAIN_BACKGROUNDS,
     SHAPES,
-    TEXTURED_BACKGROUNDS,
     Scene,
     Shape,
     sample_scene,
@@ -55,14 +54,22 @@ def held_out(shape: Shape) -> bool:
     return (numbers[0] + 2 * numbers[1] + 3 * numbers[2]) % HELD_OUT_OF == 0
 
 
+def as_film(scene: Scene, rng: random.Random) -> Scene:
+    """``scene`` as it can be filmed: on a plain background, the camera at rest, every object there all the time.
+
+    Textures lie differently in every clip. With them in a fifth of the clips, 114,000 clips of training gave 13 % right
+    shapes and 50 % right motions: most of what there is to explain is then where a pattern lies.
+    """
+    background = scene.background if scene.background in PLAIN_BACKGROUNDS else rng.choice(tuple(PLAIN_BACKGROUNDS))
+    shapes = tuple(replace(shape, presence="always") for shape in scene.shapes)
+    return replace(scene, background=background, camera="still", fade="none", shapes=shapes)
+
+
 def film_scene_of(rng: random.Random, *, shapes: int | None = None) -> Scene:
-    """A scene to be filmed that training may see: mostly one or two objects, now and then a camera move or a fade."""
+    """A scene to be filmed that training may see: one object, or now and then two."""
     while True:
-        choice = rng.random()
-        wanted = shapes or rng.choices((1, 2, 3), (0.68, 0.28, 0.04))[0]
-        scene = sample_scene(rng, shapes=wanted, plain=choice < 0.75)
-        if scene.background in TEXTURED_BACKGROUNDS and scene.camera == "still" and rng.random() < 0.6:
-            scene = replace(scene, background=rng.choice(tuple(PLAIN_BACKGROUNDS)))
+        wanted = shapes or rng.choices((1, 2), (0.75, 0.25))[0]
+        scene = as_film(sample_scene(rng, shapes=wanted, plain=True), rng)
         if scene.shapes and not any(held_out(shape) for shape in scene.shapes):
             return scene
 
