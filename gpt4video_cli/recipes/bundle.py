@@ -201,12 +201,12 @@ def bundle_card(recipe: Recipe) -> Card:
         ),
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(
-            "It knows rendered clips of at most three coloured shapes; of real footage it sees colours and patterns at "
-            "best, and it was trained to say that it sees no shape it knows.",
+            "It knows rendered clips of at most three coloured shapes. Of real footage it was trained to say that it "
+            "sees no shape it knows, and often names one all the same.",
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
             "background, camera and fades.",
-            "It asks for new clips in simple words.",
+            "When it asks for a new clip it often mixes up what was asked for, above all with two shapes.",
             "Its refusals are a few trained sentences, not a safety system.",
         ),
     )

@@ -22,10 +22,6 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "gpt4video_cli" / "bundle" / "clips" / "demo.mp4"
 REAL_CLIPS = sorted((ROOT.parent / "shared" / "clips").glob("*.mp4"))
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "model_cards" / "bundle.toml").exists(), reason="the bundled model is not in the tree yet"
-)
-
 
 @pytest.fixture(scope="module")
 def assistant() -> Iterator[Assistant]:
@@ -49,6 +45,18 @@ def test_answers_about_the_demonstration_clip(assistant: Assistant) -> None:
     assert "circle" in answer(assistant, "What shape is the object?", DEMO)
     assert "red" in answer(assistant, "What colour is the object?", DEMO)
     assert "right" in answer(assistant, "How does the object move?", DEMO)
+
+
+def test_the_transcript_of_the_readme_is_what_it_says(assistant: Assistant) -> None:
+    shown_text = (ROOT / "README.md").read_text().split("<!-- transcript -->")[1].split("\n## ")[0]
+    lines = [line.strip() for line in shown_text.splitlines()]
+    turns = [(lines[i].split("> ", 1)[1], lines[i + 1]) for i in range(len(lines)) if "> " in lines[i]]
+    assert len(turns) >= 3
+    session = assistant.new_session()
+    for number, (said, shown) in enumerate(turns):
+        clips = () if number else (ClipRequest(str(DEMO)),)
+        *_, done = assistant.reply(session, Message(said, clips))
+        assert isinstance(done, Done) and done.answer == shown
 
 
 def test_held_out_clips(assistant: Assistant, tmp_path: Path) -> None:

@@ -149,5 +149,8 @@ def test_kernels_is_not_taken_for_the_package_of_that_name() -> None:
     assert seen.stdout.split()[-1] == "False"
 
 
-def test_the_demonstration_clip_is_there() -> None:
-    assert list((ROOT / "gpt4video_cli" / "bundle" / "clips").glob("*.mp4"))
+def test_the_bundle_and_the_cards_are_there() -> None:
+    assert list((ROOT / "model_cards").glob("*.toml"))
+    bundle = ROOT / "gpt4video_cli" / "bundle"
+    assert (bundle / "model" / "abstractor.safetensors").is_file()
+    assert list((bundle / "clips").glob("*.mp4"))
