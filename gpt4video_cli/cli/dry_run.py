@@ -41,7 +41,7 @@ def _lines(run: DryRun) -> list[str]:
         f"{run.steps} steps of {run.batch_size} dialogues, {run.micro_batch_size} at once, learning rate up to "
         f"{run.learning_rate:g}",
         f"memory: about {run.memory:,.0f} MiB at the peak, {run.tensors:,.0f} of them tensors",
-        f"time: about {duration(max(1.0, run.seconds))} ({run.multiplications / 1e9:,.1f} billion multiplications a step), "
-        "decoding of clips and evaluations left out",
+        f"time: about {duration(max(1.0, run.seconds))}, decoding of clips and evaluations left out "
+        f"({run.multiplications / 1e9:,.1f} billion multiplications a step)",
     ]
     return lines
