@@ -50,9 +50,9 @@ def check(
     what is in the test data too. Ends with exit code 3 if something was found.
     """
     from gpt4video_cli.data.check import Checker
-    from gpt4video_cli.data.lengths import Lengths
+    from gpt4video_cli.data.layout import Layout
 
-    checker = Checker(decode=not no_decode, lengths=Lengths(model) if model else None)
+    checker = Checker(decode=not no_decode, layout=Layout(model) if model else None)
     with Status("checking ...", quiet=quiet):
         checker.remember_test(test or [])
         report = checker.check(files)
@@ -69,7 +69,7 @@ def check(
 
 def _lines(report: Report, *, all_: bool) -> list[str]:
     from gpt4video_cli.data.check import KINDS
-    from gpt4video_cli.data.lengths import spread
+    from gpt4video_cli.data.layout import spread
 
     lines = [
         f"{report.dialogues} dialogues with {report.turns} turns, {report.clips} clips and {report.prompts} prompts",
@@ -105,15 +105,16 @@ def labels(
     debug: Debug = False,
 ) -> int:
     """Show the first dialogues as training sees them: what is learned stands between [[ and ]]."""
+    from gpt4video_cli.data.layout import Layout
+    from gpt4video_cli.training.dialogue_set import read_training_data
     from gpt4video_cli.training.labels import marked
-    from gpt4video_cli.training.settings import Settings
-    from gpt4video_cli.training.stage_run import read_stage_data
+    from gpt4video_cli.training.stages import find_stage
 
-    plan_stage, _ = Settings(stage, (file,), "nowhere", model).resolved()
-    layout, tokenizer, found = read_stage_data(model, plan_stage, (file,), on_error="skip")
+    layout = Layout(model)
+    found = read_training_data((file,), find_stage(stage), layout, on_error="skip")
     for sample in found.samples[: max(1, count)]:
         print(f"{clean_line(sample.place)}: {len(sample.ids)} tokens, {sample.learned} learned")
-        print(clean(marked(sample, tokenizer, layout.video_tokens)))
+        print(clean(marked(sample, layout)))
     return int(ExitCode.DONE)
 
 

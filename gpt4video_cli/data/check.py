@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt4video_cli.data.dialogue_file import DataClip, DataDialogue, DataLine, as_json, clip_path, read_lines
 from gpt4video_cli.data.faults import faults
-from gpt4video_cli.data.lengths import Lengths, spread
+from gpt4video_cli.data.layout import Layout, spread
 from gpt4video_cli.errors import ClipError
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.reader import FrameReader
@@ -77,13 +77,13 @@ class Report:
 class Checker:
     """Reads files one after the other; what was seen in one is a duplicate in the next.
 
-    ``decode``: also decode a few frames of each clip. ``lengths``: count tokens.
+    ``decode``: also decode a few frames of each clip. ``layout``: count tokens.
     """
 
-    def __init__(self, *, decode: bool = True, lengths: Lengths | None = None) -> None:
-        self.report = Report(context=lengths.context if lengths else None)
+    def __init__(self, *, decode: bool = True, layout: Layout | None = None) -> None:
+        self.report = Report(context=layout.context if layout else None)
         self._decode = decode
-        self._lengths = lengths
+        self._layout = layout
         self._ids: dict[str, str] = {}
         self._said: dict[str, str] = {}
         self._clips: dict[tuple[Path, float | None, float | None], tuple[str, str] | None] = {}
@@ -133,11 +133,11 @@ class Checker:
             self._add("leak", place, f"says the same as {self._test_said[content]}")
         for clip in dialogue.clips:
             self._check_clip(clip, line, reader)
-        if self._lengths is not None and not broken:
-            length = self._lengths.of(dialogue)
+        if self._layout is not None and not broken:
+            length = len(self._layout.sample(dialogue).ids)
             report.lengths.append(length)
-            if length > self._lengths.context:
-                self._add("too long", place, f"{length} tokens; the context has {self._lengths.context}")
+            if length > self._layout.context:
+                self._add("too long", place, f"{length} tokens; the context has {self._layout.context}")
 
     def _check_clip(self, clip: DataClip, line: DataLine, reader: FrameReader) -> None:
         path = clip_path(clip, line.file)

@@ -116,15 +116,11 @@ def as_json(dialogue: DataDialogue) -> str:
     return json.dumps(_without_nothing(asdict(dialogue)), ensure_ascii=False, allow_nan=False)
 
 
-_ALWAYS = ("user", "assistant")
-
-
 def _without_nothing(value: Any) -> Any:
     if isinstance(value, dict):
         kept = {name: _without_nothing(item) for name, item in value.items()}
-        return {
-            name: item for name, item in kept.items() if item not in (None, "", []) or name in ("user", "assistant")
-        }
+        always = ("user", "assistant")
+        return {name: item for name, item in kept.items() if item not in (None, "", []) or name in always}
     if isinstance(value, list | tuple):
         return [_without_nothing(item) for item in value]
     return value

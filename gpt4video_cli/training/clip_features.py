@@ -48,7 +48,7 @@ class Counts:
 class ClipFeatures:
     """Features of clips for ``model``. ``folder`` None: nothing is kept, every clip is decoded and encoded each time.
 
-    ``precision``: what the encoder computes in. Serves one thread.
+    Serves one thread.
     """
 
     def __init__(self, model: Model, reader: FrameReader, folder: Path | None) -> None:

@@ -77,10 +77,6 @@ class Alone:
     def wait(self) -> None:
         """See ``Cluster``."""
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """``module`` on this process's device."""
-        return module.to(self.device)
-
 
 class Accelerated:
     """What accelerate made of the environment: several processes, or one."""

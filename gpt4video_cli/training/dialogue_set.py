@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gpt4video_cli.data.dialogue_file import DataDialogue, DataLine, clip_path, read_lines
 from gpt4video_cli.data.faults import faults
-from gpt4video_cli.data.samples import IGNORED, Encode, lay_out, prompt_turns
+from gpt4video_cli.data.layout import Layout
+from gpt4video_cli.data.samples import IGNORED
 from gpt4video_cli.errors import InputError
-from gpt4video_cli.model.prompt import PromptTemplate
 from gpt4video_cli.training.stages import Stage
 
 
@@ -70,16 +70,6 @@ class DialogueSet:
         return len({(use.path, use.start, use.end) for sample in self.samples for use in sample.clips})
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a model reads a dialogue. ``video_tokens``: embeddings that a clip becomes; ``context``: its positions."""
-
-    template: PromptTemplate
-    encode: Encode
-    video_tokens: int
-    context: int
-
-
 def read_training_data(files: Sequence[str], stage: Stage, layout: Layout, *, on_error: str) -> DialogueSet:
     """All dialogues of ``files`` that ``stage`` can learn from.
 
@@ -131,8 +121,7 @@ def _of_another_stage(dialogue: DataDialogue, file: Path, stage: Stage) -> Itera
 def _sample(line: DataLine, stage: Stage, layout: Layout) -> TrainingSample:
     dialogue = line.dialogue
     assert dialogue is not None
-    tokens = layout.video_tokens if stage.sees_clips else None
-    laid = lay_out(layout.template, layout.encode, prompt_turns(dialogue, layout.encode, video_tokens=tokens))
+    laid = layout.sample(dialogue, watched=stage.sees_clips)
     uses = []
     for position, key in laid.clips:
         clip = dialogue.clips[int(key)]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpt4video_cli.data.lengths import spread
+from gpt4video_cli.data.layout import spread
 from gpt4video_cli.model.abstractor import Abstractor, read_abstractor_config
 from gpt4video_cli.model.strict_load import choose_device, read_json
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,25 +16,22 @@ from typing import Any
 
 import torch
 
+from gpt4video_cli.data.layout import Layout
 from gpt4video_cli.errors import Gpt4VideoError, InputError, UsageError
-from gpt4video_cli.language.tokenizer import Tokenizer, read_json
-from gpt4video_cli.model.abstractor import read_abstractor_config
 from gpt4video_cli.model.checkpoint import load_model
-from gpt4video_cli.model.prompt import find_template
 from gpt4video_cli.training.batches import Order
 from gpt4video_cli.training.clip_features import ClipFeatures, default_folder
 from gpt4video_cli.training.cluster import Accelerated, Cluster, whole
-from gpt4video_cli.training.dialogue_set import DialogueSet, Layout, TrainingSample, read_training_data
+from gpt4video_cli.training.dialogue_set import DialogueSet, TrainingSample, read_training_data
 from gpt4video_cli.training.loop import LoopOptions, run_task
 from gpt4video_cli.training.report import Report, read_log
-from gpt4video_cli.training.settings import FILE_NAME, Settings, configuration_hash, file_hash
+from gpt4video_cli.training.settings import FILE_NAME, Settings, configuration_hash
 from gpt4video_cli.training.stage_model import load_stage_model
 from gpt4video_cli.training.stage_task import Answer, StageTask
 from gpt4video_cli.training.stages import Stage
 from gpt4video_cli.training.trained_model import part_hashes, write_trained
 from gpt4video_cli.video.reader import FrameReader
 from gpt4video_cli.weights.card import Card
-from gpt4video_cli.weights.locate import find_model
 from gpt4video_cli.whole_file import write_whole
 
 HELD_OUT_FROM = 20
@@ -49,7 +46,6 @@ class Plan:
     settings: Settings
     card: Card
     folder: Path
-    layout: Layout
     training: DialogueSet
     validation: list[TrainingSample]
     options: LoopOptions
@@ -82,8 +78,8 @@ class Result:
 def make_plan(asked: Settings) -> Plan:
     """Read data and configurations; weights are not touched. Raises for whatever cannot be trained on."""
     stage, settings = asked.resolved()
-    card, folder = find_model(settings.model)
-    layout, _, training = read_stage_data(settings.model, stage, settings.data, on_error=settings.on_error)
+    layout = Layout(settings.model)
+    training = read_training_data(settings.data, stage, layout, on_error=settings.on_error)
     if settings.validation:
         held = read_training_data(settings.validation, stage, layout, on_error=settings.on_error)
         validation = held.samples
@@ -105,22 +101,7 @@ def make_plan(asked: Settings) -> Plan:
         keep=settings.keep,
         evaluate_every=settings.evaluate_every if validation else 0,
     )
-    return Plan(stage, settings, card, Path(folder), layout, training, validation, options)
-
-
-def read_stage_data(
-    model: str, stage: Stage, files: Sequence[str], *, on_error: str
-) -> tuple[Layout, Tokenizer, DialogueSet]:
-    """``files`` as the model reads them in ``stage``, from its tokenizer and two configurations."""
-    card, folder = find_model(model)
-    tokenizer = Tokenizer.load(folder / "language")
-    layout = Layout(
-        find_template(card.template),
-        lambda text, trusted: tokenizer.encode(text, trusted=trusted),
-        read_abstractor_config(folder / "abstractor.safetensors").tokens,
-        int(read_json(folder / "language" / "config.json").get("max_position_embeddings", 2048)),
-    )
-    return layout, tokenizer, read_training_data(files, stage, layout, on_error=on_error)
+    return Plan(stage, settings, layout.card, layout.folder, training, validation, options)
 
 
 def make_order(plan: Plan) -> Order:
@@ -263,7 +244,7 @@ def _training(
             "tokens": plan.training.tokens,
             "learned_tokens": plan.training.learned,
             "skipped": skipped,
-            "files": ", ".join(map(file_hash, plan.settings.data)),
+            "files": ", ".join(identity["data"]),
         },
         "validation": validation,
         "base": {"model": plan.card.name, "files": ", ".join(f"{name} {value}" for name, value in base.items())},

@@ -12,7 +12,7 @@ import pytest
 from gpt4video_cli.cli.app import run
 from gpt4video_cli.data.check import KINDS, Checker
 from gpt4video_cli.data.dialogue_file import DataClip, DataDialogue, DataTurn, as_json, write_dialogues
-from gpt4video_cli.data.lengths import Lengths
+from gpt4video_cli.data.layout import Layout
 from gpt4video_cli.errors import ExitCode
 from gpt4video_cli.video.writer import write_mp4
 
@@ -53,7 +53,7 @@ def test_each_kind_of_mistake_is_found(clips: Path, random_length_model: Path) -
     (clips / "test" / "held.mp4").write_bytes((clips / "a.mp4").read_bytes())
     write_dialogues(clips / "test" / "more.jsonl", [one("v", "held.mp4", "held out")])
 
-    checker = Checker(lengths=Lengths(str(random_length_model)))
+    checker = Checker(layout=Layout(str(random_length_model)))
     checker.remember_test([clips / "test.jsonl", clips / "test" / "more.jsonl"])
     report = checker.check([clips / "train.jsonl"])
     found = {kind: [int(place.rpartition(":")[2]) for place, _ in report.found[kind]] for kind in report.found}
@@ -93,13 +93,13 @@ def test_lengths_are_those_of_the_prompt_that_a_chat_sends(random_length_model: 
     with Assistant.open(str(random_length_model)) as assistant:
         message = Message("What moves?", (ClipRequest(str(clips / "a.mp4")),))
         (done,) = [e for e in assistant.reply(assistant.new_session(), message) if isinstance(e, Done)]
-    lengths = Lengths(str(random_length_model))
-    bare = lengths.of(DataDialogue("a", (DataTurn("What moves?", "", (0,)),), dialogue.clips))
+    layout = Layout(str(random_length_model))
+    bare = len(layout.sample(DataDialogue("a", (DataTurn("What moves?", "", (0,)),), dialogue.clips)).ids)
     end = 1  # the end token of the answer
     assert bare == done.prompt_tokens + end
-    assert lengths.of(dialogue) > bare
+    assert len(layout.sample(dialogue).ids) > bare
     described = DataDialogue("b", dialogue.turns, (DataClip(description="a star"),))
-    assert lengths.of(described) < lengths.of(dialogue) + 10
+    assert len(layout.sample(described).ids) < len(layout.sample(dialogue).ids) + 10
 
 
 def test_the_command_says_what_is_wrong_and_where(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from gpt4video_cli.cli.app import run
 from gpt4video_cli.data.dialogue_file import write_dialogues
+from gpt4video_cli.data.layout import Layout
 from gpt4video_cli.data.public_formats import Options, read_public
+from gpt4video_cli.training.dialogue_set import read_training_data
 from gpt4video_cli.training.labels import marked
-from gpt4video_cli.training.settings import Settings
-from gpt4video_cli.training.stage_run import read_stage_data
+from gpt4video_cli.training.stages import find_stage
 from gpt4video_cli.video.writer import write_mp4
 
 VIDEOCHAT = [
@@ -57,9 +58,9 @@ def test_replies_are_learned_and_nothing_else(
     source.write_text(content if isinstance(content, str) else lines)
     data = tmp_path / "data.jsonl"
     assert write_dialogues(data, read_public(source, kind, Options())) == 1  # type: ignore[arg-type]
-    chosen, _ = Settings(stage, (str(data),), "nowhere", str(base)).resolved()
-    layout, tokenizer, found = read_stage_data(str(base), chosen, (str(data),), on_error="stop")
-    text = marked(found.samples[0], tokenizer, layout.video_tokens)
+    layout = Layout(str(base))
+    found = read_training_data((str(data),), find_stage(stage), layout, on_error="stop")
+    text = marked(found.samples[0], layout)
     if stage == 1:
         assert text.startswith(SEEN) and text.endswith(shown) and text.count("[[") == shown.count("[[")
     else:
