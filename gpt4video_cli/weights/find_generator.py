@@ -135,7 +135,11 @@ def scheduler_config(folder: Path) -> dict[str, Any]:
 
 
 def _not_here(card: GeneratorCard, what: str) -> WeightsError:
-    get = f"get it with: gpt4video models pull {card.name}" if card.repository else "its folder is incomplete"
+    get = "its folder is incomplete"
+    if card.repository:
+        get = f"get it with: gpt4video models pull {card.name}"
+    elif card.folder is not None and card.folder.startswith(_PACKAGE):
+        get = "its weights are not in this installation; --generator names another, --no-generate films nothing"
     return WeightsError(f"generator {card.name!r}: {what}", hint=get)
 
 
