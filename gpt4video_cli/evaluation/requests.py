@@ -21,9 +21,10 @@ from typing import Any
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
 from gpt4video_cli.evaluation.shapeworld import HELD_OUT, Tally, film
 from gpt4video_cli.events import GenerationPrompt
-from gpt4video_cli.shapeworld.dialogues import Dialogue, filming, no_clip, refusing, watching
+from gpt4video_cli.shapeworld.dialogues import Dialogue, no_clip, watching
 from gpt4video_cli.shapeworld.prompts import MOTION_NOUNS
 from gpt4video_cli.shapeworld.scene import Scene
+from gpt4video_cli.shapeworld.wishes import filming, refusing
 from gpt4video_cli.whole_file import write_whole
 
 

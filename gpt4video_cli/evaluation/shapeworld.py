@@ -25,9 +25,10 @@ from typing import Any
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
 from gpt4video_cli.events import Done
 from gpt4video_cli.shapeworld.dialogues import CANNOT_TELL, HELD_OUT_NOUNS, NO_CLIP, unknown_question
-from gpt4video_cli.shapeworld.questions import KINDS, Question, ask
+from gpt4video_cli.shapeworld.question import KINDS, Question
+from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.render import render_clip
-from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_scene
+from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_events, sample_scene
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.writer import write_mp4
 from gpt4video_cli.weights.card import read_card, render_card
@@ -37,6 +38,8 @@ TEST_KINDS = ("colour", "shape", "motion", "count", "background", "yesno")
 """The kinds that make up the overall accuracy; the others are reported beside it."""
 BLIND_SHARE = 0.3
 """For this share of the clips each question is also asked about another clip and about none."""
+EVENTS_SHARE = 0.5
+"""So many clips more, as a share of the others, show two things that happen in order, and are asked for that."""
 HELD_OUT = "held-out"
 """Scenes are drawn from this seed, which training never uses."""
 
@@ -90,7 +93,7 @@ def questions_about(scene: Scene, index: int) -> Iterator[Question]:
     """One question of each kind that the scene allows."""
     for kind in KINDS:
         asked = ask(scene, kind, random.Random(f"{HELD_OUT}/{index}/{kind}"))
-        if asked is not None and asked.kind == kind:
+        if asked is not None and asked.kind == kind != "order":  # few of these clips show an order
             yield asked
 
 
@@ -122,6 +125,8 @@ def evaluate(assistant: Assistant, clips: int, *, report: bool = True) -> dict[s
                     blind = answer(assistant, question.text, None)
                     tallies["no clip"][question.kind].add(question.is_right(blind))
                     tallies["no clip, says so"][question.kind].add(blind == NO_CLIP)
+            if index < clips * EVENTS_SHARE:
+                _ask_order(assistant, index, other, tallies)
             _ask_backwards(assistant, scene, index, path, tallies)
             _ask_unknown(assistant, index, path, tallies)
             for film_of_this_scene in Path(folder).iterdir():
@@ -144,6 +149,16 @@ def evaluate(assistant: Assistant, clips: int, *, report: bool = True) -> dict[s
 def _overall(kinds: dict[str, Tally]) -> Tally:
     chosen = [kinds[k] for k in TEST_KINDS if k in kinds]
     return Tally(sum(t.right for t in chosen), sum(t.asked for t in chosen))
+
+
+def _ask_order(assistant: Assistant, index: int, path: Path, tallies: dict[str, dict[str, Tally]]) -> None:
+    """What happens first or last, of a clip at ``path`` where two things happen."""
+    rng = random.Random(f"{HELD_OUT}/events/{index}")
+    scene = sample_events(rng)
+    film(path, scene)
+    question = ask(scene, "order", rng)
+    assert question is not None  # such scenes always have one
+    tallies["clip"]["order"].add(question.is_right(answer(assistant, question.text, path)))
 
 
 def _ask_backwards(

@@ -5,6 +5,7 @@ Letters: B dialogues, L tokens, N video tokens, T frames, P patches, D_v and D_l
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from gpt4video_cli.model.visual_encoder import VisualEncoder
 from gpt4video_cli.recipes.clips import KnownClips
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import Example, answer_loss, collate, encode_dialogue
+from gpt4video_cli.recipes.mixtures import kinds_about
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
@@ -29,17 +31,27 @@ from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 
 
 @torch.no_grad()
-def precompute_features(encoder: VisualEncoder, frames: NDArray[np.uint8]) -> Tensor:
-    """Features of the frozen encoder, bfloat16 ``[n, T, 1+P, D_v]``, of frames uint8 ``[n, T, S, S, 3]``."""
-    config = PreprocessConfig.square(encoder.config.image_size)
-    parts = []
-    for start in range(0, len(frames), 64):
-        chunk = np.ascontiguousarray(frames[start : start + 64])
-        pixels = preprocess(chunk.reshape(-1, *chunk.shape[2:]), config)
-        with torch.autocast("cpu", torch.bfloat16):
-            features = encoder(pixels)
-        parts.append(features.to(torch.bfloat16).unflatten(0, chunk.shape[:2]))
-    return torch.cat(parts)
+def precompute_features(encoder: VisualEncoder, clips: Sequence[NDArray[np.uint8]], cache: Path) -> Tensor:
+    """Features of the frozen encoder, bfloat16 ``[n, T, 1+P, D_v]``, of the clips of several arrays, each of frames
+    uint8 ``[n_i, T, S, S, 3]``. They are kept at ``cache`` (npy, as 16-bit integers) and read from there as needed."""
+    if not cache.exists():
+        config = PreprocessConfig.square(encoder.config.image_size)
+        shape = (sum(map(len, clips)), clips[0].shape[1], encoder.config.patches + 1, encoder.config.width)
+        partial = cache.with_suffix(".partial.npy")
+        kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.int16, shape=shape)
+        done = 0
+        for frames in clips:
+            for start in range(0, len(frames), 64):
+                chunk = np.ascontiguousarray(frames[start : start + 64])
+                pixels = preprocess(chunk.reshape(-1, *chunk.shape[2:]), config)
+                with torch.autocast("cpu", torch.bfloat16):
+                    features = encoder(pixels)
+                features = features.to(torch.bfloat16).unflatten(0, chunk.shape[:2])
+                kept[done : done + len(chunk)] = features.view(torch.int16).numpy()
+                done += len(chunk)
+        kept.flush()
+        os.replace(partial, cache)
+    return torch.from_numpy(np.load(cache, mmap_mode="c")).view(torch.bfloat16)
 
 
 LONG_FROM = 500
@@ -64,7 +76,7 @@ def draw_dialogues(
             continue
         clip = rng.choice(single) if rng.random() < max(0.2, 0.8 - step / 1500) else rng.randrange(len(scenes))
         exchanges = []
-        for kind in rng.choices(("motion", "shape", "colour", "count", "yesno", "any"), (6, 5, 3, 2, 3, 6), k=2):
+        for kind in kinds_about(scenes[clip], rng):
             asked = ask(scenes[clip], kind, rng) if kind != "any" else None
             if asked is not None:
                 exchanges.append((asked.text, asked.answer))

@@ -2,8 +2,8 @@
 
     gpt4video train --recipe bundle --output DIR
 
-tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining) -> warm start of the abstractor ->
-stage 1 (align) -> stage 2 (instruct) -> model folder.
+tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining, then practice) -> warm start of the
+abstractor -> stage 1 (align) -> stage 2 (instruct) -> model folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -25,7 +25,7 @@ from gpt4video_cli.recipes.closure import say
 from gpt4video_cli.recipes.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.recipes.fact_slots import prefer_times, warm_up
 from gpt4video_cli.recipes.instruct import instruct, with_lora
-from gpt4video_cli.recipes.language_model import new_language_model, pretrain
+from gpt4video_cli.recipes.language_model import new_language_model, practise, pretrain
 from gpt4video_cli.recipes.patch_phrases import patches_right, train_patch_phrases
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.training.loop import LoopOptions
@@ -51,12 +51,17 @@ class Recipe:
     patches_pool: int = 10_000
     language: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50)
     language_batch: int = 32
-    clips: int = 20_000
+    practice: LoopOptions = LoopOptions(steps=1400, learning_rate=1e-3, warm_up=40)
+    practice_batch: int = 32
+    clips: int = 30_000
+    events: int = 5_000
+    pictures: int = 6_000
+    """How many clips of each of ``clips.SOURCES``."""
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    warm_up: LoopOptions = LoopOptions(steps=4000, learning_rate=1.5e-3, warm_up=50)
+    warm_up: LoopOptions = LoopOptions(steps=6000, learning_rate=1.5e-3, warm_up=50)
     warm_up_batch: int = 32
-    align: LoopOptions = LoopOptions(steps=700, learning_rate=5e-4, warm_up=50)
+    align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
     instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
@@ -93,30 +98,12 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
         save_visual_encoder(encoder.half(), vision)
     encoder = load_visual_encoder(vision, dtype="float32")
 
-    language_model = new_language_model(tokenizer.get_vocab_size(), seed=recipe.seed)
-    language = work / "language"
-    if not language.exists():
-        pretrain(
-            language_model,
-            tokenizer,
-            recipe.language,
-            folder=work,
-            batch_size=recipe.language_batch,
-            seed=recipe.seed,
-        )
-        language_model.half().save_pretrained(language)
-        (language / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-    language_model = type(language_model).from_pretrained(language, dtype=torch.float32)
-
-    side = encoder.config.image_size
-    cache = work / f"frames_{recipe.clips}.npy"
-    frames = sampled_frames(recipe.clips, frames=recipe.frames, side=side, seed=recipe.seed, cache=cache)
-    torch.manual_seed(recipe.seed)
-    abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
-    prefer_times(abstractor, seed=recipe.seed)
+    language_model = _language_model(tokenizer, work, recipe)
     if not (work / "abstractor.safetensors").exists():
-        scenes = [scene_at(recipe.seed, index) for index in range(recipe.clips)]
-        clips = KnownClips(precompute_features(encoder, frames), scenes)
+        torch.manual_seed(recipe.seed)
+        abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
+        prefer_times(abstractor, seed=recipe.seed)
+        clips = _known_clips(encoder, work, recipe)
         warm_up(
             abstractor,
             language_model,
@@ -142,7 +129,7 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
         adapted = with_lora(language_model, seed=recipe.seed)
         instruct(adapted, tokenizer, recipe.instruct, folder=work, batch_size=recipe.instruct_batch, seed=recipe.seed)
         adapted.half().save_pretrained(work / "adapter")
-    _assemble(output, work, side)
+    _assemble(output, work, encoder.config.image_size)
 
 
 def _tokenizer(work: Path, recipe: Recipe) -> Tokenizer:
@@ -150,6 +137,41 @@ def _tokenizer(work: Path, recipe: Recipe) -> Tokenizer:
     if not file.exists():
         train_tokenizer(vocabulary=recipe.vocabulary, seed=recipe.seed).save(str(file))
     return Tokenizer.from_file(str(file))
+
+
+def _language_model(tokenizer: Tokenizer, work: Path, recipe: Recipe) -> Any:
+    """The pretrained model, float32; it lies in ``pretrained`` after its first round and in ``language`` after both."""
+    model = new_language_model(tokenizer.get_vocab_size(), seed=recipe.seed)
+    rounds = (
+        ("pretrained", pretrain, recipe.language, recipe.language_batch),
+        ("language", practise, recipe.practice, recipe.practice_batch),
+    )
+    for name, train, options, batch_size in rounds:
+        folder = work / name
+        if not folder.exists():
+            train(model, tokenizer, options, folder=work, batch_size=batch_size, seed=recipe.seed)
+            model.half().save_pretrained(folder)
+            (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+        model = type(model).from_pretrained(folder, dtype=torch.float32)
+    return model
+
+
+def _known_clips(encoder: VisualEncoder, work: Path, recipe: Recipe) -> KnownClips:
+    counts = {"clips": recipe.clips, "events": recipe.events, "pictures": recipe.pictures}
+    frames = [
+        sampled_frames(
+            source,
+            count,
+            frames=recipe.frames,
+            side=encoder.config.image_size,
+            seed=recipe.seed,
+            cache=work / f"frames_{source}_{count}.npy",
+        )
+        for source, count in counts.items()
+    ]
+    cache = work / f"features_{'_'.join(map(str, counts.values()))}.npy"
+    scenes = [scene_at(recipe.seed, index, source) for source, count in counts.items() for index in range(count)]
+    return KnownClips(precompute_features(encoder, frames, cache), scenes)
 
 
 def _abstractor_config(encoder: VisualEncoder, language_model: Any, recipe: Recipe) -> AbstractorConfig:
@@ -196,17 +218,17 @@ def bundle_card(recipe: Recipe) -> Card:
         made_from=(
             "Trained from nothing by this project (gpt4video train --recipe bundle, seed "
             f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames, a LLaMA pretrained on described "
-            f"clips, stage 1 on {recipe.clips} rendered clips after a warm start in which each video token learns to "
-            "stand for one fact, stage 2 on text with a LoRA adapter."
+            f"clips and on requests, stage 1 on "
+            f"{recipe.clips + recipe.events + recipe.pictures} rendered clips after a warm start in which each video "
+            "token learns to stand for one fact, stage 2 on text with a LoRA adapter."
         ),
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(
-            "It knows rendered clips of at most three coloured shapes. Of real footage it was trained to say that it "
-            "sees no shape it knows, and often names one all the same.",
+            "It knows rendered clips of at most three coloured shapes. Of real footage it can say its main colour, how "
+            "the camera moves and whether it fades; otherwise it was trained to say that it sees no shape it knows.",
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
-            "background, camera and fades.",
-            "When it asks for a new clip it often mixes up what was asked for, above all with two shapes.",
+            "background, camera, fades, the main colour, and what happens first.",
             "Its refusals are a few trained sentences, not a safety system.",
         ),
     )

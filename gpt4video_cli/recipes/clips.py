@@ -10,7 +10,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4video_cli.shapeworld.render import render_clip
-from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_scene
+from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_events, sample_picture, sample_scene
 from gpt4video_cli.video.decode import read_clip
 from gpt4video_cli.video.preprocess import PreprocessConfig, resize_and_crop
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.writer import write_mp4
 
+SOURCES: dict[str, Callable[[random.Random], Scene]] = {
+    "clips": sample_scene,
+    "events": sample_events,
+    "pictures": sample_picture,
+}
+"""What training clips are drawn by: ordinary scenes, things that happen in order, and pictures without objects."""
 
-def scene_at(seed: int, index: int) -> Scene:
-    """Scene number ``index`` of the training clips."""
-    return sample_scene(random.Random(f"clips/{seed}/{index}"))
+
+def scene_at(seed: int, index: int, source: str = "clips") -> Scene:
+    """Scene number ``index`` of the training clips of ``source``."""
+    return SOURCES[source](random.Random(f"{source}/{seed}/{index}"))
 
 
 class KnownClips:
@@ -60,7 +67,7 @@ def film_scene(path: Path, scene: Scene, rng: random.Random, *, side: int | None
     write_mp4(path, frames, fps=rng.choice((8, 10, 12)), crf=rng.choice((16, 20, 24, 28)), preset="ultrafast")
 
 
-def sampled_frames(count: int, *, frames: int, side: int, seed: int, cache: Path) -> NDArray[np.uint8]:
+def sampled_frames(source: str, count: int, *, frames: int, side: int, seed: int, cache: Path) -> NDArray[np.uint8]:
     """What the reader sees of ``count`` clips: uint8 ``[count, frames, side, side, 3]``, kept at ``cache`` (npy)."""
     if cache.exists():
         return np.load(cache, mmap_mode="r")  # type: ignore[no-any-return]
@@ -72,11 +79,11 @@ def sampled_frames(count: int, *, frames: int, side: int, seed: int, cache: Path
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         for i in range(count):
-            film_scene(path, scene_at(seed, i), random.Random(f"film/{seed}/{i}"))
+            film_scene(path, scene_at(seed, i, source), random.Random(f"film/{seed}/{i}"))
             kept[i] = resize_and_crop(read_clip(str(path), plan, min_side=config.decode_side).frames, config)
             path.unlink()
             if (i + 1) % 500 == 0:
-                print(f"clips {i + 1}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+                print(f"{source} {i + 1}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     kept.flush()
     os.replace(partial, cache)
     return np.load(cache, mmap_mode="r")  # type: ignore[no-any-return]

@@ -3,8 +3,8 @@
 Through the language model alone (stage 1) the abstractor did not find out what to say: after 390 steps colours were
 73 % right, backgrounds 32 %, motions 11 %, no better than after 274. Here the truth of rendered clips is told to each
 token directly: three tokens for each colour (what it is, how it moves, whether it comes or goes), three for a second
-shape of the same colour, and one each for background, number, camera and fade. Stage 1 goes on from there, through the
-language model, and may use the tokens as it likes.
+shape of the same colour, and one each for background, number, camera, fade and a picture's main colour. Stage 1 goes
+on from there, through the language model, and may use the tokens as it likes.
 
 Letters: B clips, N tokens, C candidates of a token, D_llm width of the language model's embeddings.
 """
@@ -26,28 +26,32 @@ from gpt4video_cli.recipes.clips import KnownClips
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import content_words
 from gpt4video_cli.shapeworld.captions import CAMERA_PHRASES, CLUTTER_DESCRIPTION, FADE_PHRASES, MOTION_PHRASES, NUMBERS
+from gpt4video_cli.shapeworld.pictures import PICTURE_COLOURS
 from gpt4video_cli.shapeworld.scene import BACKGROUNDS, CAMERAS, COLOURS, FADES, PRESENCES, SHAPES, SIZES, Scene
 from gpt4video_cli.training.loop import LoopOptions
 
 OF_A_COLOUR = 3
 SECOND = OF_A_COLOUR * len(COLOURS)
 """Place of the first of the three tokens for a second shape of the same colour."""
-BACKGROUND, COUNT, CAMERA, FADE = range(SECOND + OF_A_COLOUR, SECOND + OF_A_COLOUR + 4)
-SLOTS = FADE + 1
+BACKGROUND, COUNT, CAMERA, FADE, DOMINANT = range(SECOND + OF_A_COLOUR, SECOND + OF_A_COLOUR + 5)
+SLOTS = DOMINANT + 1
 SHARPNESS = 1.0
 """Log odds for each unit of squared distance between a token and a candidate; word embeddings are about 1.3 long."""
 
 
 def slot_facts(scene: Scene) -> dict[int, str]:
     """What each token has to say about ``scene``, by its place; the others say nothing."""
-    if scene.clutter:
-        return {BACKGROUND: CLUTTER_DESCRIPTION}
-    count = len(scene.shapes)
-    facts = {COUNT: _number(count), BACKGROUND: f"background {scene.background}"}
+    facts = {}
     if scene.camera != "still":
         facts[CAMERA] = CAMERA_PHRASES[scene.camera][0]
     if scene.fade != "none":
         facts[FADE] = FADE_PHRASES[scene.fade][0]
+    if scene.dominant:
+        facts[DOMINANT] = f"picture mostly {scene.dominant}"
+    if scene.clutter:
+        return {**facts, BACKGROUND: CLUTTER_DESCRIPTION}
+    facts |= {COUNT: _number(len(scene.shapes)), BACKGROUND: f"background {scene.background}"}
+    events = scene.events()
     taken: set[str] = set()
     for shape in sorted(scene.shapes, key=lambda s: SHAPES.index(s.shape)):
         first = SECOND if shape.colour in taken else OF_A_COLOUR * list(COLOURS).index(shape.colour)
@@ -58,7 +62,8 @@ def slot_facts(scene: Scene) -> dict[int, str]:
         if not moves:
             facts[first + 1] = _how(shape.colour, shape.shape, shape.motion)
         if shape.presence != "always":
-            facts[first + 2] = _whether(shape.colour, shape.shape, shape.presence)
+            order = "" if events is None else "first" if shape is events[0] else "last"
+            facts[first + 2] = _whether(shape.colour, shape.shape, shape.presence, order)
     return facts
 
 
@@ -69,11 +74,12 @@ def slot_candidates() -> list[list[str]]:
         pairs = [(colour, shape) for colour in colours for shape in SHAPES]
         slots.append([_what(c, s, size) for c, s in pairs for size in ("", *SIZES)])
         slots.append([_how(c, s, motion) for c, s in pairs for motion in MOTION_PHRASES])
-        slots.append([_whether(c, s, presence) for c, s in pairs for presence in PRESENCES[1:]])
+        slots.append([_whether(c, s, p, o) for c, s in pairs for p in PRESENCES[1:] for o in ("", "first", "last")])
     slots.append([*(f"background {name}" for name in BACKGROUNDS), CLUTTER_DESCRIPTION])
     slots.append([_number(count) for count in range(4)])
     slots.append([CAMERA_PHRASES[camera][0] for camera in CAMERAS if camera != "still"])
     slots.append([FADE_PHRASES[fade][0] for fade in FADES if fade != "none"])
+    slots.append([f"picture mostly {name}" for name in PICTURE_COLOURS])
     return [["", *texts] for texts in slots]
 
 
@@ -85,8 +91,8 @@ def _how(colour: str, shape: str, motion: str) -> str:
     return f"{colour} {shape} {MOTION_PHRASES[motion][0]}"
 
 
-def _whether(colour: str, shape: str, presence: str) -> str:
-    return f"{colour} {shape} {presence}"
+def _whether(colour: str, shape: str, presence: str, order: str) -> str:
+    return f"{colour} {shape} {presence} {order}".strip()
 
 
 def _number(count: int) -> str:
@@ -206,6 +212,7 @@ def facts_right(
         "count": of == COUNT,
         "camera": of == CAMERA,
         "fade": of == FADE,
+        "dominant": of == DOMINANT,
     }
     shares = {name: float(right[:, k][says[:, k]].float().mean()) for name, k in kinds.items()}
     return {**shares, "nothing": float(right[~says].float().mean())}

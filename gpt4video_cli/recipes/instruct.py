@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import answer_loss, collate, embed, encode_dialogue
-from gpt4video_cli.shapeworld.dialogues import instruction_dialogue
+from gpt4video_cli.recipes.mixtures import instruction_dialogue
 from gpt4video_cli.training.loop import LoopOptions
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from gpt4video_cli.shapeworld.dialogues import instruction_dialogue, plain_text, pretraining_dialogue
+from gpt4video_cli.recipes.mixtures import instruction_dialogue, pretraining_dialogue
+from gpt4video_cli.shapeworld.wishes import plain_text
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
 """LLaMA's ids: 0 unknown (also padding), 1 start, 2 end."""

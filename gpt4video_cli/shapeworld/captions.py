@@ -79,8 +79,13 @@ def facts(scene: Scene, rng: random.Random) -> list[str]:
     (``training.examples``).
     """
     if scene.clutter:
-        return [f"{CLUTTER_DESCRIPTION}."]
+        seen = [f"{CLUTTER_DESCRIPTION}.", *_filmed_how(scene)]
+        if scene.dominant:
+            seen.append(f"The picture is mostly {scene.dominant}.")
+        rng.shuffle(seen)
+        return seen
     sentences = []
+    events = scene.events()
     shapes = list(scene.shapes)
     rng.shuffle(shapes)
     for shape in shapes:
@@ -91,18 +96,22 @@ def facts(scene: Scene, rng: random.Random) -> list[str]:
                 sentences.append(f"The {name} is {shape.size}.")
             sentences.append(f"The {name} {MOTION_PHRASES[shape.motion][0]}.")
         if shape.presence != "always":
-            sentences.append(f"The {name} {shape.presence}.")
+            order = "" if events is None else " first" if shape is events[0] else " last"
+            sentences.append(f"The {name} {shape.presence}{order}.")
     count = len(shapes)
     rest = [
         "There is one shape." if count == 1 else f"There are {NUMBERS[count]} shapes.",
         f"The background is {scene.background}.",
+        *_filmed_how(scene),
     ]
-    if scene.camera != "still":
-        rest.append(CAMERA_PHRASES[scene.camera][0])
-    if scene.fade != "none":
-        rest.append(FADE_PHRASES[scene.fade][0])
     rng.shuffle(rest)
     return [*sentences, *rest]
+
+
+def _filmed_how(scene: Scene) -> list[str]:
+    """What the camera does, and the fade, where there is something to say."""
+    camera = [] if scene.camera == "still" else [CAMERA_PHRASES[scene.camera][0]]
+    return camera if scene.fade == "none" else [*camera, FADE_PHRASES[scene.fade][0]]
 
 
 def describe(scene: Scene, rng: random.Random | None = None) -> str:
@@ -111,7 +120,9 @@ def describe(scene: Scene, rng: random.Random | None = None) -> str:
     Without ``rng`` this is the canonical description that the assistant is trained to give.
     """
     if scene.clutter:
-        return f"{CLUTTER_ANSWER} I only know simple moving shapes." if rng is None else CLUTTER_DESCRIPTION + "."
+        if rng is not None:
+            return " ".join(facts(scene, rng))
+        return f"{CLUTTER_ANSWER} I only know simple moving shapes."
     if rng is not None and rng.random() < FACTS_SHARE:
         return " ".join(facts(scene, rng))
     moves = scene.camera != "still"

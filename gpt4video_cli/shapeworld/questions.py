@@ -1,11 +1,9 @@
-"""Questions about a scene with their true answers, and the judge that says whether an answer is right."""
+"""Questions about a scene with their true answers."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gpt4video_cli.shapeworld.captions import (
     CAMERA_PHRASES,
@@ -16,69 +14,8 @@ from gpt4video_cli.shapeworld.captions import (
     article,
     describe,
 )
-from gpt4video_cli.shapeworld.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Shape
-
-KINDS = (
-    "colour",
-    "shape",
-    "size",
-    "motion",
-    "count",
-    "background",
-    "yesno",
-    "absent",
-    "camera",
-    "fade",
-    "presence",
-)
-"""Kinds of question with one short true answer. The first two thirds are what the held-out test asks."""
-
-MOTION_WORDS = {
-    "left": "left",
-    "right": "right",
-    "up": "up",
-    "down": "down",
-    "still": "still",
-    "growing": "grows",
-    "shrinking": "shrinks",
-    "spinning": "spins",
-}
-_ANSWER_WORDS: dict[str, tuple[str, ...]] = {
-    "colour": tuple(COLOURS),
-    "shape": SHAPES,
-    "size": tuple(SIZES),
-    "motion": tuple(MOTION_WORDS.values()),
-    "count": NUMBERS,
-    "background": BACKGROUNDS,
-    "yesno": ("yes", "no"),
-    "camera": ("left", "right", "up", "down", "in", "out", "not"),
-    "fade": ("in", "out", "not"),
-    "presence": ("appears", "disappears", "nothing"),
-    "absent": ("no",),
-}
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question, its full true answer, and the word that decides (``expected``).
-
-    ``named`` holds words that the question itself brings into the answer ("The red circle ..."): they neither count
-    for nor against it.
-    """
-
-    kind: str
-    text: str
-    answer: str
-    expected: str
-    named: frozenset[str] = frozenset()
-
-    def is_right(self, answer: str) -> bool:
-        """Whether ``answer`` says the expected word of this kind and no other word of the kind."""
-        words = re.findall(r"[a-z]+", answer.lower())
-        if self.kind == "yesno":
-            return bool(words) and words[0] == self.expected
-        rivals = set(_ANSWER_WORDS.get(self.kind, ())) - {self.expected} - self.named
-        return self.expected in words and not rivals.intersection(words)
+from gpt4video_cli.shapeworld.question import MOTION_WORDS, Question
+from gpt4video_cli.shapeworld.scene import COLOURS, PLAIN_BACKGROUNDS, SHAPES, Scene, Shape
 
 
 def _pick(rng: random.Random, *texts: str) -> str:
@@ -332,6 +269,43 @@ def _ask_presence(scene: Scene, rng: random.Random) -> Question | None:
     return Question("presence", text, f"The {shape.colour} {shape.shape} {shape.presence}.", shape.presence)
 
 
+def _ask_dominant(scene: Scene, rng: random.Random) -> Question | None:
+    dominant = scene.dominant or (scene.background if scene.background in PLAIN_BACKGROUNDS else "")
+    if not dominant:
+        return None
+    word = _colour_word(rng)
+    text = _pick(
+        rng,
+        f"What is the main {word}?",
+        f"Which {word} covers most of the picture?",
+        f"What is the dominant {word} of the clip?",
+        f"What {word} is most of the picture?",
+        f"Which {word} is seen most?",
+    )
+    return Question("dominant", text, f"The picture is mostly {dominant}.", dominant)
+
+
+def _ask_order(scene: Scene, rng: random.Random) -> Question | None:
+    events = scene.events()
+    if events is None:
+        return None
+    place = rng.randrange(2)
+    shape, when = events[place], ("first", "last")[place]
+    names = [f"the {s.colour} {s.shape}" for s in rng.sample(events, 2)]
+    texts = [
+        f"What happens {when}?",
+        f"What happens {('at the beginning', 'at the end')[place]}?",
+        f"Which shape changes {when}?",
+        f"What comes {when}, {names[0]} or {names[1]}?",
+        f"Which one changes {when}, {names[0]} or {names[1]}?",
+    ]
+    if events[0].presence == events[1].presence:
+        verb = shape.presence
+        texts += [f"Which shape {verb} {when}?", f"What {verb} {when}, {names[0]} or {names[1]}?"]
+    said = f"{shape.colour} {shape.shape} {shape.presence}"
+    return Question("order", rng.choice(texts), f"The {said} {when}.", said)
+
+
 _ASKERS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "colour": _ask_colour,
     "shape": _ask_shape,
@@ -344,7 +318,11 @@ _ASKERS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "camera": _ask_camera,
     "fade": _ask_fade,
     "presence": _ask_presence,
+    "dominant": _ask_dominant,
+    "order": _ask_order,
 }
+_OF_ANY_PICTURE = ("yesno", "camera", "fade", "dominant", "order")
+"""Kinds that are asked, or not, about clips without objects as about others."""
 DESCRIBE_REQUESTS = (
     "Describe the clip.",
     "What happens in this clip?",
@@ -358,11 +336,10 @@ DESCRIBE_REQUESTS = (
 
 def ask(scene: Scene, kind: str, rng: random.Random) -> Question | None:
     """A question of ``kind`` about ``scene``, or None where the scene gives no such question."""
-    if scene.clutter and kind not in ("yesno", "camera"):
-        kind_asked = rng.choice([k for k in KINDS if k not in ("yesno", "camera", "fade", "presence")])
-        other = _ASKERS["absent"](scene, rng) if kind_asked == "absent" else None
+    if scene.clutter and kind not in _OF_ANY_PICTURE:
         word = _colour_word(rng)
-        text = other.text if other else _pick(
+        absent = _ask_absent(scene, rng) if rng.random() < 1 / 8 else None
+        text = absent.text if absent else _pick(
             rng, "How many shapes are there?", "What shape is the object?", f"What {word} is the shape?",
             f"What {word} is the {rng.choice(SHAPES)}?", "How does the shape move?", "What is the background?",
         )  # fmt: skip

@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4video_cli.shapeworld.scene import COLOURS, PLAIN_BACKGROUNDS, Scene, Shape
+from gpt4video_cli.shapeworld.pictures import picture_of
+from gpt4video_cli.shapeworld.scene import COLOURS, PICTURE, PLAIN_BACKGROUNDS, Scene, Shape
 
 Frame = NDArray[np.float32]
 
@@ -154,10 +155,19 @@ def _look(world: Frame, side: int, x: float, y: float, width: float) -> Frame:
     return top * (1 - rf) + bottom * rf
 
 
-def render_frames(scene: Scene, times: NDArray[np.float64] | list[float], side: int = 128) -> NDArray[np.uint8]:
-    """Frames uint8 ``[T, side, side, 3]`` of ``scene`` at ``times`` (fractions of the clip, 0-1)."""
-    # Textured backgrounds span twice the frame, so that a camera has somewhere to go.
-    world = texture(scene.background, scene.texture_seed, side * 2)
+def render_frames(
+    scene: Scene, times: NDArray[np.float64] | list[float], side: int = 128, *, world: Frame | None = None
+) -> NDArray[np.uint8]:
+    """Frames uint8 ``[T, side, side, 3]`` of ``scene`` at ``times`` (fractions of the clip, 0-1).
+
+    world: what the camera goes over, ``[S, S, 3]`` with values 0-255, S about twice ``side`` so that there is somewhere
+    to go; without it, the scene's own background.
+    """
+    if world is None:
+        if scene.background == PICTURE:
+            world = picture_of(scene.texture_seed, side * 2, scene.dominant)
+        else:
+            world = texture(scene.background, scene.texture_seed, side * 2)
     frames = np.empty((len(times), side, side, 3), np.uint8)
     still = None
     if scene.camera == "still":
@@ -182,6 +192,6 @@ def _brightness(fade: str, t: float) -> float:
     return 1.0
 
 
-def render_clip(scene: Scene, *, side: int = 128, frames: int = 24) -> NDArray[np.uint8]:
+def render_clip(scene: Scene, *, side: int = 128, frames: int = 24, world: Frame | None = None) -> NDArray[np.uint8]:
     """The whole clip, ``frames`` evenly spaced times from first to last: uint8 ``[frames, side, side, 3]``."""
-    return render_frames(scene, np.linspace(0, 1, frames), side)
+    return render_frames(scene, np.linspace(0, 1, frames), side, world=world)

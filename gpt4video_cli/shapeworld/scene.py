@@ -37,6 +37,10 @@ CAMERAS = ("still", "left", "right", "up", "down", "in", "out")
 """Where the camera goes: a pan to the left lets the picture slide to the right; in and out are zooms."""
 FADES = ("none", "in", "out")
 PRESENCES = ("always", "appears", "disappears")
+ORDERED_APART = 0.2
+"""What appears or disappears so much later than another does so after it, to the eye; a fraction of the clip."""
+PICTURE = "picture"
+"""Background of clips that show no objects but look like a photograph (``pictures.py``)."""
 REVERSED_MOTION = {
     "left": "right",
     "right": "left",
@@ -93,7 +97,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip's whole truth. ``clutter`` clips show no ShapeWorld object at all, only blurred blobs and noise."""
+    """A clip's whole truth. ``clutter`` clips show no ShapeWorld object at all, only noise or a picture.
+
+    ``dominant``: the colour of most of a picture, or "" where none has the most.
+    """
 
     shapes: tuple[Shape, ...]
     background: str
@@ -103,6 +110,14 @@ class Scene:
     texture_seed: int = 0
     travel: float = 0.4
     """How far the camera goes: a fraction of the side for pans, of the scale for zooms."""
+    dominant: str = ""
+
+    def events(self) -> tuple[Shape, Shape] | None:
+        """What appears or disappears first and what last, where exactly two shapes do, clearly one after the other."""
+        changing = sorted((s for s in self.shapes if s.presence != "always"), key=lambda s: s.change_at)
+        if len(changing) != 2 or changing[1].change_at - changing[0].change_at < ORDERED_APART:
+            return None
+        return changing[0], changing[1]
 
 
 def _sample_shape(rng: random.Random, *, camera_moves: bool) -> Shape:
@@ -179,6 +194,51 @@ def sample_scene(rng: random.Random, *, shapes: int | None = None, plain: bool =
         texture_seed=rng.getrandbits(32),
         travel=rng.uniform(0.3, 0.5),
     )
+
+
+def sample_events(rng: random.Random) -> Scene:
+    """Draw a scene in which two shapes appear or disappear, one clearly after the other (``Scene.events``)."""
+    while True:
+        scene = sample_scene(rng, shapes=rng.choice((2, 2, 3)), plain=True)
+        if len(scene.shapes) < 2:
+            continue
+        first, last = rng.uniform(0.2, 0.4), rng.uniform(0.6, 0.8)
+        early, late = (rng.choice(PRESENCES[1:]) for _ in range(2))
+        # What is there for a fifth of the clip only has no time to show how it moves.
+        changed = (
+            _brief(replace(scene.shapes[0], presence=early, change_at=first), first if early == "disappears" else 1.0),
+            _brief(replace(scene.shapes[1], presence=late, change_at=last), 1 - last if late == "appears" else 1.0),
+        )
+        others = tuple(replace(s, presence="always") for s in scene.shapes[2:])
+        shapes = [*changed, *others]
+        if all(_apart(a, b) for i, a in enumerate(shapes) for b in shapes[:i]):
+            rng.shuffle(shapes)
+            return replace(scene, shapes=tuple(shapes))
+
+
+def _brief(shape: Shape, shown: float) -> Shape:
+    """``shape``, resting if it is seen for less than half of the clip (``shown``)."""
+    return shape if shown >= 0.5 else replace(shape, motion="still", travel=0.0, turns=0.0)
+
+
+def sample_picture(rng: random.Random) -> Scene:
+    """Draw a clip that looks like a photograph, mostly with a camera that moves over it."""
+    return Scene(
+        (),
+        PICTURE,
+        rng.choice((*CAMERAS, *CAMERAS[1:])),
+        rng.choice(("none", "none", *FADES)),
+        clutter=True,
+        texture_seed=rng.getrandbits(32),
+        travel=rng.uniform(0.25, 0.5),
+        dominant=rng.choice((*COLOURS, *PLAIN_BACKGROUNDS, "", "", "")),
+    )
+
+
+def sample_any(rng: random.Random) -> Scene:
+    """Mostly ordinary scenes, a tenth each with events in order and pictures without objects."""
+    choice = rng.random()
+    return sample_scene(rng) if choice < 0.8 else sample_events(rng) if choice < 0.9 else sample_picture(rng)
 
 
 def reversed_scene(scene: Scene) -> Scene:

@@ -12,8 +12,9 @@ import pytest
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
 from gpt4video_cli.evaluation.shapeworld import TEST_KINDS, answer, film, held_out_scene, questions_about
 from gpt4video_cli.events import ClipSeen, Done, GenerationPrompt
-from gpt4video_cli.shapeworld.dialogues import CANNOT_TELL, NO_CLIP, REFUSAL
+from gpt4video_cli.shapeworld.dialogues import CANNOT_TELL, NO_CLIP
 from gpt4video_cli.shapeworld.scene import Scene, Shape, reversed_scene
+from gpt4video_cli.shapeworld.wishes import REFUSAL
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.writer import write_mp4
 from gpt4video_cli.weights.locate import find_model

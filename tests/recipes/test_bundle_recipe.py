@@ -28,7 +28,11 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         patches_pool=20,
         language=two,
         language_batch=2,
+        practice=two,
+        practice_batch=2,
         clips=6,
+        events=2,
+        pictures=2,
         warm_up=two,
         warm_up_batch=2,
         align=two,
@@ -39,7 +43,7 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(bundle, "Recipe", lambda: small)
     work, output = tmp_path / "work", tmp_path / "model"
     bundle.make(output, work)
-    names = ["contrastive", "patch_phrases", "language_model", "warm_up", "align", "instruct"]
+    names = ["contrastive", "patch_phrases", "language_model", "practice", "warm_up", "align", "instruct"]
     assert all((work / "checkpoints" / name / "step-00000002").is_dir() for name in names)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     with Assistant.open(str(output)) as assistant:

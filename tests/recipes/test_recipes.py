@@ -59,7 +59,7 @@ from gpt4video_cli.recipes.text_to_video import scene_at as film_scene_at
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.prompts import held_out
-from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_scene
+from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_any, sample_scene
 from gpt4video_cli.training.checkpoint_store import CheckpointStore
 from gpt4video_cli.training.loop import LoopOptions, learning_rate
 
@@ -176,7 +176,7 @@ def test_video_lands_where_the_example_says_and_nowhere_else() -> None:
 
 def test_each_token_has_a_place_for_every_fact(tokenizer: Tokenizer) -> None:
     rng = random.Random(5)
-    scenes = [sample_scene(rng) for _ in range(300)]
+    scenes = [sample_any(rng) for _ in range(300)]
     words = torch.nn.Embedding(tokenizer.get_vocab_size(), 64)
     slots = FactSlots(words, tokenizer)
     targets = slots.targets(scenes)

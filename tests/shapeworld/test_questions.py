@@ -6,17 +6,28 @@ import random
 
 import pytest
 
-from gpt4video_cli.shapeworld.captions import describe
+from gpt4video_cli.recipes.mixtures import instruction_dialogue, practice_dialogue, pretraining_dialogue
+from gpt4video_cli.shapeworld.captions import describe, facts
 from gpt4video_cli.shapeworld.dialogues import (
     CANNOT_TELL,
     HELD_OUT_NOUNS,
-    instruction_dialogue,
-    pretraining_dialogue,
     unknown_question,
     watching,
 )
-from gpt4video_cli.shapeworld.questions import KINDS, Question, ask
-from gpt4video_cli.shapeworld.scene import Scene, Shape, sample_scene
+from gpt4video_cli.shapeworld.question import KINDS, Question
+from gpt4video_cli.shapeworld.questions import ask
+from gpt4video_cli.shapeworld.scene import (
+    CAMERAS,
+    FADES,
+    ORDERED_APART,
+    Scene,
+    Shape,
+    reversed_scene,
+    sample_any,
+    sample_events,
+    sample_picture,
+    sample_scene,
+)
 
 SCENE = Scene(
     (Shape("circle", "red", "small", "left", x=0.5, y=0.2, travel=0.4), Shape("star", "blue", "big", "spinning")),
@@ -28,7 +39,7 @@ def test_the_judge_accepts_every_true_answer_and_no_answer_about_another_value()
     rng = random.Random(0)
     asked = 0
     for _ in range(400):
-        scene = sample_scene(rng)
+        scene = sample_any(rng)
         for kind in KINDS:
             question = ask(scene, kind, rng)
             if question is None:
@@ -48,6 +59,9 @@ def test_the_judge_accepts_every_true_answer_and_no_answer_about_another_value()
         ("count", "two", "There are two shapes.", "There are three shapes."),
         ("yesno", "no", "No, there is no circle.", "Yes, there is no circle."),
         ("shape", "star", "It is a red star.", "It is a red square."),
+        ("order", "red star appears", "The red star appears first.", "The red star disappears first."),
+        ("order", "red star appears", "The red star appears first.", "The red circle appears first."),
+        ("dominant", "green", "The picture is mostly green.", "The picture is mostly gray."),
         ("background", "white", "The background is white.", "The background is gray."),
     ],
 )
@@ -84,9 +98,51 @@ def test_every_description_tells_what_can_be_asked() -> None:
         assert scene.clutter or scene.background in text
 
 
+def test_what_happens_first_and_last() -> None:
+    rng = random.Random(4)
+    for _ in range(200):
+        scene = sample_events(rng)
+        events = scene.events()
+        assert events is not None
+        first, last = events
+        assert last.change_at - first.change_at >= ORDERED_APART
+        assert {f"The {s.colour} {s.shape} {s.presence} {w}." for s, w in ((first, "first"), (last, "last"))} <= set(
+            facts(scene, rng)
+        )
+        question = ask(scene, "order", rng)
+        assert question is not None
+        asked_first = "first" in question.answer
+        assert question.expected.startswith((first if asked_first else last).colour)
+        assert ("first" in question.text or "beginning" in question.text) == asked_first
+        backwards = reversed_scene(scene).events()
+        assert backwards is not None
+        names = [(s.colour, s.shape) for s in backwards]
+        assert names == [(last.colour, last.shape), (first.colour, first.shape)]
+    assert sample_scene(random.Random(1)).events() is None
+
+
+def test_pictures_without_objects_are_asked_for_camera_fade_and_main_colour() -> None:
+    rng = random.Random(5)
+    seen = set()
+    for _ in range(300):
+        scene = sample_picture(rng)
+        seen |= {scene.camera, f"fade {scene.fade}", scene.dominant}
+        question = ask(scene, "dominant", rng)
+        assert (question is not None) == bool(scene.dominant)
+        assert question is None or question.expected == scene.dominant
+        camera, fade = ask(scene, "camera", rng), ask(scene, "fade", rng)
+        assert camera is not None and fade is not None
+        told = facts(scene, rng)
+        assert (camera.answer in told) == (scene.camera != "still")
+        assert (fade.answer in told) == (scene.fade != "none")
+        other = ask(scene, "motion", rng)
+        assert other is not None and other.kind == "absent"
+    assert {*CAMERAS, *(f"fade {f}" for f in FADES), "", "red", "brown"} <= seen
+
+
 def test_dialogues_show_every_clip_before_it_is_spoken_of() -> None:
     rng = random.Random(2)
-    for make in (pretraining_dialogue, instruction_dialogue):
+    for make in (pretraining_dialogue, practice_dialogue, instruction_dialogue):
         for _ in range(500):
             dialogue = make(rng)
             shown = [c for turn in dialogue.turns for c in turn.clips]
