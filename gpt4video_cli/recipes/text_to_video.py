@@ -27,13 +27,18 @@ SIDE, FRAMES, FPS = 64, 8, 8.0
 """S and F of the clips that are filmed, and their frames per second."""
 PROMPT_TOKENS = 48
 """L: prompts are padded to so many tokens, as the pipeline pads them to its ``max_sequence_length``."""
-SHIFT = 3.0
-"""Of the noise levels towards more noise (arXiv 2403.03206, section 5.3.2), in training and in the scheduler."""
+SHIFT = 5.0
+"""Of the noise levels towards more noise (arXiv 2403.03206, section 5.3.2), in training and in the scheduler.
+
+Where objects go is decided among the noisiest: with 3, after 82,000 clips, a wrong motion in the prompt raised the loss
+by 0.09 at noise level 0.75 but by 0.005 to 0.04 above 0.9, and 19 % of the clips moved as they should."""
 DROPPED = 0.1
 """Share of the prompts that are left empty, for guidance without a classifier (arXiv 2207.12598)."""
 SIMPLE = 0.6
 """For this share of the steps clips show one object that is always there, and the camera rests: what is learned last
 (shapes, then motions) is learned on them first."""
+BIG = 0.3
+"""Up to this share of the steps the one object is also big; a small one is hardly two tokens wide."""
 UNIFORM = 0.2
 """Share of the noise levels that are drawn evenly instead of logit-normally, so that the ends are trained too."""
 
@@ -177,15 +182,18 @@ def train_text_to_video(
     unless that shows a combination that is held out.
     """
     scenes = [scene_at(seed, i) for i in range(len(latents))]
-    simple = [i for i, scene in enumerate(scenes) if _is_simple(scene)] or range(len(scenes))
+    every = range(len(scenes))
+    simple = [i for i, scene in enumerate(scenes) if _is_simple(scene)] or every
+    big = [i for i in simple if all(shape.size == "big" for shape in scenes[i].shapes)] or every
     generator = torch.Generator()
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"{seed}/{step}")
         generator.manual_seed(step)
         drawn, prompts = [], []
+        shown = big if step < BIG * options.steps else simple if step < SIMPLE * options.steps else every
         for _ in range(batch_size):
-            number = rng.choice(simple) if step < SIMPLE * options.steps else rng.randrange(len(scenes))
+            number = rng.choice(shown)
             scene, clip = scenes[number], latents[number]
             if rng.random() < 0.5:
                 scene, clip = played_backwards(scene, clip)

@@ -169,13 +169,16 @@ def optimiser_state(optimiser: torch.optim.Optimizer, names: Mapping[Tensor, str
 def set_optimiser_state(
     optimiser: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give ``optimiser`` back what ``optimiser_state`` read."""
-    by_name = {name: parameter for parameter, name in names.items()}
+    """Give ``optimiser`` back what ``optimiser_state`` read of its parameters; ``tensors`` may hold others."""
+    held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    by_name = {name: parameter for parameter, name in names.items() if id(parameter) in held}
     for place, value in tensors.items():
         kind, _, rest = place.partition("/")
         if kind == "optimiser":
             name, _, key = rest.rpartition("/")
-            parameter = by_name[name]
+            parameter = by_name.get(name)
+            if parameter is None:
+                continue
             optimiser.state[parameter][key] = like(parameter, value) if value.ndim else value
 
 

@@ -1,4 +1,4 @@
-"""One small training loop for every stage: AdamW, warm-up and cosine, clipping, a log, checkpoints to resume from.
+"""One small training loop for every stage: AdamW or Muon, warm-up and cosine, clipping, a log, checkpoints.
 
 What is trained on what is a ``Task``; how the processes of a run agree is a ``Cluster``.
 """
@@ -54,6 +54,10 @@ class LoopOptions:
     """Steps between evaluations; there is one at the end too. 0: none."""
     average: float = 0.0
     """Decay of a moving average of the parameters, which take its values at the end; 0: no average."""
+    muon_rate: float = 0.0
+    """Peak learning rate of Muon (arXiv 2502.16982) for matrices; 0: AdamW for all."""
+    not_muon: tuple[str, ...] = ("embedding", "embed_tokens", "shared", "lm_head", "proj_out", "bias")
+    """Matrices whose names hold one of these stay with AdamW: tables, and what makes the output."""
 
     def deciding(self) -> dict[str, Any]:
         """Those options on which the trained weights depend."""
@@ -158,6 +162,27 @@ def run_task(
     run.take_averages()
 
 
+def _optimisers(trained: Mapping[str, nn.Parameter], options: LoopOptions) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon where ``options`` asks for it; the ``rate_scale`` of a group is of the loop's learning rate."""
+    with_muon: list[nn.Parameter] = []
+    if options.muon_rate:
+        skipped = options.not_muon
+        with_muon = [p for name, p in trained.items() if p.ndim == 2 and not any(s in name for s in skipped)]
+    chosen = {id(p) for p in with_muon}
+    rest = [p for p in trained.values() if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": options.weight_decay, "rate_scale": 1.0},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "rate_scale": 1.0},
+    ]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, foreach=True)
+    ]
+    if with_muon:
+        scaled = {"params": with_muon, "rate_scale": options.muon_rate / options.learning_rate}
+        made.append(torch.optim.Muon([scaled], weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return made
+
+
 class _Run:
     """Parameters, optimiser and averages of a run, and how they are saved."""
 
@@ -168,10 +193,7 @@ class _Run:
         self._identity = json.loads(json.dumps({**identity, "processes": cluster.processes}))
         trained = dict(task.parameters())
         self._trained = trained
-        decayed = [p for p in trained.values() if p.ndim >= 2]
-        others = [p for p in trained.values() if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self._optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, foreach=True)
+        self._optimisers = _optimisers(trained, options)
         self._averages = {key: p.detach().clone() for key, p in trained.items()} if options.average else {}
         self._names: dict[Tensor, str] = {p: key for key, p in trained.items()}
         self._best = math.inf
@@ -191,7 +213,8 @@ class _Run:
                 parameter.copy_(like(parameter, found.tensors[f"parameters/{key}"]))
             for key, average in self._averages.items():
                 average.copy_(like(average, found.tensors[f"averages/{key}"]))
-        set_optimiser_state(self._optimiser, self._names, found.tensors)
+        for optimiser in self._optimisers:
+            set_optimiser_state(optimiser, self._names, found.tensors)
         set_random_state(found.tensors, rank=self._cluster.rank)
         self._best = found.values.get("best") or math.inf
         return found.step
@@ -202,7 +225,8 @@ class _Run:
         if better and evaluation is not None:
             self._best = evaluation
         state = {**named(self._trained, "parameters"), **named(self._averages, "averages")}
-        state |= {key: whole(value) for key, value in optimiser_state(self._optimiser, self._names).items()}
+        for optimiser in self._optimisers:
+            state |= {key: whole(value) for key, value in optimiser_state(optimiser, self._names).items()}
         for rank, random in enumerate(self._cluster.gathered(random_state())):
             state |= {at_rank(key, rank): value for key, value in random.items()}
         if self._cluster.rank == 0:
@@ -226,11 +250,12 @@ class _Run:
     def update(self, step: int) -> tuple[float, float]:
         """One step of the optimiser with the gradients that are there: learning rate, length of the gradient."""
         rate = learning_rate(step, self._options)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
         length = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._options.clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["rate_scale"]
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         if self._averages:
             # Short at first, so that the start is soon forgotten.
             weight = 1 - min(self._options.average, (1 + step) / (10 + step))

@@ -349,6 +349,34 @@ def test_a_run_that_was_killed_ends_bit_by_bit_where_an_uninterrupted_one_does(t
     assert regression(tmp_path / "cut") == (0, whole)  # a finished run gives the same once more
 
 
+def test_matrices_go_with_muon_and_it_too_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    options = LoopOptions(steps=12, learning_rate=1e-2, warm_up=1, muon_rate=5e-2, weight_decay=0.0, save_every=0.0)
+
+    def trained(folder: Path, fail_at: int = -1) -> torch.nn.ModuleDict:
+        torch.manual_seed(0)
+        model = torch.nn.ModuleDict({"embedding": torch.nn.Embedding(9, 6), "layer": torch.nn.Linear(6, 6)})
+
+        def loss_of(step: int) -> torch.Tensor:
+            if step == fail_at:
+                raise InterruptedError
+            x = model["embedding"](torch.tensor([step % 4, 4]))
+            return model["layer"](x).square().mean()
+
+        train_loop(model.named_parameters(), loss_of, options, folder=folder, name="run")
+        return model
+
+    after = trained(tmp_path / "whole")
+    found = CheckpointStore(tmp_path / "whole" / "checkpoints" / "run").latest()
+    assert found is not None
+    remembered = {key.removeprefix("optimiser/") for key in found.tensors if key.startswith("optimiser/")}
+    assert "layer.weight/momentum_buffer" in remembered and "layer.weight/exp_avg" not in remembered
+    assert {"embedding.weight/exp_avg", "layer.bias/exp_avg"} <= remembered
+    with pytest.raises(InterruptedError):
+        trained(tmp_path / "cut", fail_at=7)
+    again = trained(tmp_path / "cut")
+    assert all(torch.equal(a, b) for a, b in zip(after.parameters(), again.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_saves_first(tmp_path: Path, by: int) -> None:
     code, last = regression(tmp_path, stop_at=17, by=by)
