@@ -51,7 +51,7 @@ class Recipe:
     patches_pool: int = 10_000
     language: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50)
     language_batch: int = 32
-    practice: LoopOptions = LoopOptions(steps=1400, learning_rate=1e-3, warm_up=40)
+    practice: LoopOptions = LoopOptions(steps=2000, learning_rate=1e-3, warm_up=40)
     practice_batch: int = 32
     clips: int = 30_000
     events: int = 5_000

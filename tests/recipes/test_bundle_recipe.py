@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
+from gpt4video_cli.evaluation import stages
 from gpt4video_cli.events import Done
 from gpt4video_cli.recipes import bundle
 from gpt4video_cli.recipes.bundle import Recipe
@@ -56,6 +57,13 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
     (work / "adapter").rmdir()
     bundle.make(output, work)
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    compared = stages.evaluate(output, work, 1, 1)
+    assert len(compared) == 4 and all(found["questions"]["asked"] for found in compared.values())
+    made = stages.variants(output, work, tmp_path / "variants")
+    weights = [(folder / "abstractor.safetensors").read_bytes() for folder in made.values()]
+    assert weights[0] == weights[1] and len(set(weights)) == 3
+    assert [(folder / "adapter").exists() for folder in made.values()] == [True, False, True, True]
 
     ship(output, tmp_path / "card.toml")
     card = read_card(tmp_path / "card.toml")
