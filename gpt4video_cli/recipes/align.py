@@ -23,6 +23,7 @@ from gpt4video_cli.recipes.clips import KnownClips
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import Example, answer_loss, collate, encode_dialogue
 from gpt4video_cli.recipes.mixtures import kinds_about
+from gpt4video_cli.recipes.pools import Pooled
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
@@ -113,21 +114,15 @@ def align(
     """Train ``abstractor`` in place on ``clips``; the language model stays as it is."""
     language_model.requires_grad_(False).eval()
     abstractor.requires_grad_(True).train()
-    pools: dict[int, list[list[Drawn]]] = {}
     tokens = abstractor.config.tokens
-    scenes = clips.scenes
+
+    def draw(rng: random.Random, count: int, step: int) -> list[Drawn]:
+        return draw_dialogues(tokenizer, count, clips.scenes, tokens, rng, step=step)
+
+    pooled = Pooled(draw, lambda pair: len(pair[0].ids), lambda step: batch_size, f"align/{seed}")
 
     def loss_of(step: int) -> Tensor:
-        pool, place = divmod(step, 8)
-        if pool not in pools:
-            rng = random.Random(f"align/{seed}/{pool}")
-            drawn = draw_dialogues(tokenizer, batch_size * 8, scenes, tokens, rng, step=pool * 8)
-            drawn.sort(key=lambda pair: len(pair[0].ids))
-            batches = [drawn[i * batch_size : (i + 1) * batch_size] for i in range(8)]
-            rng.shuffle(batches)
-            pools.clear()
-            pools[pool] = batches
-        batch = pools[pool][place]
+        batch = pooled.batch(step)
         ids, labels = collate([example for example, _ in batch])
         shown = [clip for _, shows in batch for clip in shows]
         with torch.autocast("cpu", torch.bfloat16):

@@ -14,6 +14,7 @@ from torch import Tensor
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import END, START, Example, answer_loss, collate, embed, encode_dialogue
 from gpt4video_cli.recipes.mixtures import practice_dialogue, pretraining_dialogue
+from gpt4video_cli.recipes.pools import Pooled
 from gpt4video_cli.shapeworld.dialogues import watching
 from gpt4video_cli.shapeworld.scene import sample_scene
 from gpt4video_cli.training.loop import LoopOptions
@@ -28,7 +29,6 @@ Before it, one shape was read without mistakes and of two or three just any one 
 all colours were right. The weights whose figures stand here saw the earlier kind of dialogue for one step more."""
 BINDING = ("colour", "shape", "motion", "size", "yesno")
 """The kinds of question for that."""
-POOLED = 8
 FOLDED_SHARE = 0.8
 """How many dialogues have their clips as folded facts; the others as plain text."""
 
@@ -123,23 +123,13 @@ def _train(
     name: str,
     seed: str,
 ) -> None:
-    """Batches are cut from pools for ``POOLED`` steps sorted by length, so that little is padded; in random order."""
-    pools: dict[int, list[list[Example]]] = {}
-
-    def batches_of(pool: int) -> list[list[Example]]:
-        rng, step = random.Random(f"{seed}/{pool}"), pool * POOLED
-        size = size_at(step)
-        ordered = sorted((draw(rng, step) for _ in range(size * POOLED)), key=lambda e: len(e.ids))
-        batches = [ordered[i * size : (i + 1) * size] for i in range(POOLED)]
-        rng.shuffle(batches)
-        return batches
+    """The loop of both rounds; ``draw`` makes a dialogue for a step."""
+    pooled = Pooled(
+        lambda rng, count, step: [draw(rng, step) for _ in range(count)], lambda e: len(e.ids), size_at, seed
+    )
 
     def loss_of(step: int) -> Tensor:
-        pool, place = divmod(step, POOLED)
-        if pool not in pools:
-            pools.clear()
-            pools[pool] = batches_of(pool)
-        examples = pools[pool][place]
+        examples = pooled.batch(step)
         ids, labels = collate(examples)
         with torch.autocast("cpu", torch.bfloat16):
             return answer_loss(model, embed(model.get_input_embeddings(), examples, ids, seed=step), labels)

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import Example, collate, embed, encode_dialogue
-from gpt4video_cli.recipes.language_model import POOLED
 from gpt4video_cli.recipes.mixtures import practice_dialogue
+from gpt4video_cli.recipes.pools import Pooled
 from gpt4video_cli.recipes.text_to_video import PROMPT_TOKENS, prompt_features
 from gpt4video_cli.shapeworld.dialogues import Dialogue
 from gpt4video_cli.training.loop import LoopOptions
@@ -98,26 +98,18 @@ def train_signals(
         rng = random.Random(seed)
         some = [p for _ in range(200) for p in prompts_of(practice_dialogue(rng))]
         scale = prompt_features(text_encoder, prompt_tokenizer, some).var()
-    pools: dict[int, list[list[tuple[Example, list[str]]]]] = {}
 
-    def batches_of(pool: int) -> list[list[tuple[Example, list[str]]]]:
+    def draw(rng: random.Random, count: int, step: int) -> list[tuple[Example, list[str]]]:
         # The draws of language_model.practise: only what stands for a prompt differs.
-        rng, drawn = random.Random(f"practice/{seed}/{pool}"), []
-        for _ in range(batch_size * POOLED):
-            dialogue = practice_dialogue(rng)
-            drawn.append((encode_dialogue(tokenizer, with_signals(dialogue), rng, folded=True), prompts_of(dialogue)))
-        drawn.sort(key=lambda pair: len(pair[0].ids))
-        batches = [drawn[i * batch_size : (i + 1) * batch_size] for i in range(POOLED)]
-        rng.shuffle(batches)
-        return batches
+        dialogues = (practice_dialogue(rng) for _ in range(count))
+        return [(encode_dialogue(tokenizer, with_signals(d), rng, folded=True), prompts_of(d)) for d in dialogues]
+
+    pooled = Pooled(draw, lambda pair: len(pair[0].ids), lambda step: batch_size, f"practice/{seed}")
 
     def loss_of(step: int) -> Tensor:
-        pool, place = divmod(step, POOLED)
-        if pool not in pools:
-            pools.clear()
-            pools[pool] = batches_of(pool)
-        examples = [example for example, _ in pools[pool][place]]
-        prompts = [prompt for _, said in pools[pool][place] for prompt in said]
+        batch = pooled.batch(step)
+        examples = [example for example, _ in batch]
+        prompts = [prompt for _, said in batch for prompt in said]
         ids, labels = collate(examples)
         with torch.autocast("cpu", torch.bfloat16):
             embeddings = embed(model.get_input_embeddings(), examples, ids, seed=step)
