@@ -23,7 +23,7 @@ from gpt4video_cli.evaluation.shapeworld import HELD_OUT, Tally, film
 from gpt4video_cli.events import GenerationPrompt
 from gpt4video_cli.shapeworld.dialogues import Dialogue, no_clip, watching
 from gpt4video_cli.shapeworld.prompts import MOTION_NOUNS
-from gpt4video_cli.shapeworld.scene import Scene
+from gpt4video_cli.shapeworld.scene import SIZELESS, Scene
 from gpt4video_cli.shapeworld.wishes import filming, refusing
 from gpt4video_cli.whole_file import write_whole
 
@@ -69,7 +69,7 @@ def keeps(prompt: str, wanted: Scene) -> bool:
     if len(parts) != len(wanted.shapes) or wanted.background not in backdrop:
         return False
     for shape in wanted.shapes:
-        sized = shape.motion not in ("growing", "shrinking")
+        sized = shape.size and shape.motion not in SIZELESS
         words = {shape.colour, shape.shape} | ({shape.size} if sized else set())
         fits = [p for p in parts if words <= set(p.split()) and any(m in p for m in MOTION_NOUNS[shape.motion])]
         if not fits:

@@ -27,7 +27,17 @@ from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import content_words
 from gpt4video_cli.shapeworld.captions import CAMERA_PHRASES, CLUTTER_DESCRIPTION, FADE_PHRASES, MOTION_PHRASES, NUMBERS
 from gpt4video_cli.shapeworld.pictures import PICTURE_COLOURS
-from gpt4video_cli.shapeworld.scene import BACKGROUNDS, CAMERAS, COLOURS, FADES, PRESENCES, SHAPES, SIZES, Scene
+from gpt4video_cli.shapeworld.scene import (
+    BACKGROUNDS,
+    CAMERAS,
+    COLOURS,
+    FADES,
+    PRESENCES,
+    SHAPES,
+    SIZELESS,
+    SIZES,
+    Scene,
+)
 from gpt4video_cli.training.loop import LoopOptions
 
 OF_A_COLOUR = 3
@@ -57,7 +67,7 @@ def slot_facts(scene: Scene) -> dict[int, str]:
         first = SECOND if shape.colour in taken else OF_A_COLOUR * list(COLOURS).index(shape.colour)
         taken.add(shape.colour)
         moves = scene.camera != "still"
-        sized = not moves and shape.motion not in ("growing", "shrinking")
+        sized = not moves and shape.motion not in SIZELESS
         facts[first] = _what(shape.colour, shape.shape, shape.size if sized else "")
         if not moves:
             facts[first + 1] = _how(shape.colour, shape.shape, shape.motion)

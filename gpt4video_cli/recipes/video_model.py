@@ -44,7 +44,7 @@ class VideoRecipe:
     clips: int = 16_000
     vae: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
     vae_batch: int = 32
-    film: LoopOptions = LoopOptions(steps=2800, learning_rate=2e-3, warm_up=60, average=0.998, muon_rate=6e-3)
+    film: LoopOptions = LoopOptions(steps=4500, learning_rate=2e-3, warm_up=60, average=0.998, muon_rate=6e-3)
     film_batch: int = 64
 
 

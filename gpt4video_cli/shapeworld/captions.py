@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from gpt4video_cli.shapeworld.scene import Scene, Shape
+from gpt4video_cli.shapeworld.scene import SIZELESS, Scene, Shape
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -41,9 +41,9 @@ CLUTTER_DESCRIPTION = "an unknown picture without simple shapes"
 
 
 def sized(shape: Shape) -> str:
-    """ "small red circle"; growing and shrinking shapes have no size of their own."""
+    """ "small red circle"; growing and shrinking shapes have no size of their own, and others may have any."""
     name = f"{shape.colour} {shape.shape}"
-    return name if shape.motion in ("growing", "shrinking") else f"{shape.size} {name}"
+    return name if shape.motion in SIZELESS or not shape.size else f"{shape.size} {name}"
 
 
 def article(noun: str) -> str:
@@ -92,7 +92,7 @@ def facts(scene: Scene, rng: random.Random) -> list[str]:
         name = f"{shape.colour} {shape.shape}"
         sentences.append(f"There is {article(name)}.")
         if scene.camera == "still":
-            if shape.motion not in ("growing", "shrinking"):
+            if shape.motion not in SIZELESS:
                 sentences.append(f"The {name} is {shape.size}.")
             sentences.append(f"The {name} {MOTION_PHRASES[shape.motion][0]}.")
         if shape.presence != "always":

@@ -11,6 +11,7 @@ from gpt4video_cli.shapeworld.scene import (
     MOTIONS,
     PLAIN_BACKGROUNDS,
     SHAPES,
+    SIZELESS,
     Scene,
     Shape,
     sample_scene,
@@ -110,7 +111,7 @@ def free_prompt(scene: Scene, rng: random.Random, *, complete: bool = False) -> 
 
 
 def _shape_phrase(shape: Shape, rng: random.Random, scene: Scene, brief: bool, complete: bool) -> str:
-    sized = shape.motion not in ("growing", "shrinking") and not brief and rng.random() < 0.7
+    sized = shape.motion not in SIZELESS and not brief and rng.random() < 0.7
     name = f"{shape.colour} {shape.shape}"
     noun = article(f"{rng.choice(_SIZE_WORDS[shape.size])} {name}" if sized else name)
     if rng.random() < 0.04:

@@ -15,7 +15,7 @@ from gpt4video_cli.shapeworld.captions import (
     describe,
 )
 from gpt4video_cli.shapeworld.question import MOTION_WORDS, Question
-from gpt4video_cli.shapeworld.scene import COLOURS, PLAIN_BACKGROUNDS, SHAPES, Scene, Shape
+from gpt4video_cli.shapeworld.scene import COLOURS, PLAIN_BACKGROUNDS, SHAPES, SIZELESS, Scene, Shape
 
 
 def _pick(rng: random.Random, *texts: str) -> str:
@@ -26,7 +26,7 @@ def _references(scene: Scene, shape: Shape, *, hide: str) -> list[str]:
     """Noun phrases that name exactly ``shape`` without saying its ``hide`` attribute."""
     same_shape = [s for s in scene.shapes if s.shape == shape.shape]
     same_colour = [s for s in scene.shapes if s.colour == shape.colour]
-    same_size = [s for s in scene.shapes if s.size == shape.size or s.motion in ("growing", "shrinking")]
+    same_size = [s for s in scene.shapes if s.size == shape.size or s.motion in SIZELESS]
     found = []
     if hide != "shape" and len(same_shape) == 1:
         found.append(f"the {shape.shape}")
@@ -34,7 +34,7 @@ def _references(scene: Scene, shape: Shape, *, hide: str) -> list[str]:
         found += [f"the {shape.colour} shape", f"the {shape.colour} object", f"the {shape.colour} one"]
     if hide not in ("shape", "colour"):
         found += [f"the {shape.colour} {shape.shape}"] * 2
-    sizeable = shape.motion not in ("growing", "shrinking")
+    sizeable = shape.motion not in SIZELESS
     if hide != "size" and sizeable and len(same_size) == 1 and scene.camera == "still":
         found.append(f"the {shape.size} shape")
     if len(scene.shapes) == 1:
@@ -50,7 +50,7 @@ def _about_one(scene: Scene, rng: random.Random, hide: str) -> tuple[Shape, str]
     """A shape of the scene that can be named without its ``hide`` attribute, and such a name."""
     shapes = [s for s in scene.shapes if _references(scene, s, hide=hide)]
     if hide == "size":
-        shapes = [s for s in shapes if s.motion not in ("growing", "shrinking")]
+        shapes = [s for s in shapes if s.motion not in SIZELESS]
     if not shapes:
         return None
     shape = rng.choice(shapes)

@@ -33,6 +33,8 @@ TEXTURED_BACKGROUNDS = ("striped", "checkered", "speckled")
 BACKGROUNDS = (*PLAIN_BACKGROUNDS, *TEXTURED_BACKGROUNDS)
 DIRECTIONS: dict[str, tuple[float, float]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 MOTIONS = (*DIRECTIONS, "still", "growing", "shrinking", "spinning")
+SIZELESS = ("growing", "shrinking")
+"""Motions during which a shape is neither small nor big."""
 CAMERAS = ("still", "left", "right", "up", "down", "in", "out")
 """Where the camera goes: a pan to the left lets the picture slide to the right; in and out are zooms."""
 FADES = ("none", "in", "out")
@@ -53,7 +55,10 @@ REVERSED_MOTION = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One object. ``x, y`` is its centre at t = 0.5, ``travel`` the length of its path, ``angle`` in radians."""
+    """One object. ``x, y`` is its centre at t = 0.5, ``travel`` the length of its path, ``angle`` in radians.
+
+    ``size`` is "" for an object that is asked for in any size.
+    """
 
     shape: str
     colour: str
@@ -126,7 +131,7 @@ def _sample_shape(rng: random.Random, *, camera_moves: bool) -> Shape:
     motion = "still" if camera_moves else rng.choice(motions)
     size = rng.choice(tuple(SIZES))
     radius = rng.uniform(*SIZES[size])
-    if motion in ("growing", "shrinking"):
+    if motion in SIZELESS:
         radius = rng.uniform(0.14, 0.19)
     presence = "always"
     if not camera_moves and rng.random() < 0.15:
@@ -134,7 +139,7 @@ def _sample_shape(rng: random.Random, *, camera_moves: bool) -> Shape:
     travel = rng.uniform(0.3, 0.6) if motion in DIRECTIONS else 0.0
     if presence != "always" and motion != "still":
         travel = max(travel, 0.45)
-    reach = radius * (1.5 if motion in ("growing", "shrinking") else 1.0) + 0.02
+    reach = radius * (1.5 if motion in SIZELESS else 1.0) + 0.02
     dx, dy = DIRECTIONS.get(motion, (0, 0))
     margin_x, margin_y = reach + abs(dx) * travel / 2, reach + abs(dy) * travel / 2
     return Shape(

@@ -17,6 +17,7 @@ from gpt4video_cli.shapeworld.scene import (
     MOTIONS,
     REVERSED_MOTION,
     SHAPES,
+    SIZELESS,
     Scene,
     Shape,
     sample_scene,
@@ -64,6 +65,8 @@ def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
         text = rng.choice(("The same with {}.", "Use {} instead.", "Now with {}.")).format(article(new.shape))
     elif what == "motion":
         new = replace(shape, motion=rng.choice([m for m in MOTIONS if m != shape.motion]))
+        if shape.motion in SIZELESS:  # nobody said or saw how big the new one shall be
+            new = replace(new, size="")
         text = rng.choice(("Make it {}.", "Now {}.", "The same, but {}.")).format(MOTION_NOUNS[new.motion][0])
     elif what == "background" or shape.motion not in REVERSED_MOTION:
         background = rng.choice([b for b in BACKGROUNDS if b != scene.background])
