@@ -63,7 +63,10 @@ def requests(count: int) -> Iterator[Request]:
 
 
 def keeps(prompt: str, wanted: Scene) -> bool:
-    """Whether ``prompt`` says the background and size, colour, shape and motion of every wanted object, no other."""
+    """Whether ``prompt`` says the background and size, colour, shape and motion of every wanted object, no other.
+
+    What is "" in ``wanted`` was not asked for and may be anything.
+    """
     head, _, backdrop = prompt.lower().rpartition(" on ")
     parts = head.replace(", ", " and ").split(" and ")
     if len(parts) != len(wanted.shapes) or wanted.background not in backdrop:
@@ -71,7 +74,8 @@ def keeps(prompt: str, wanted: Scene) -> bool:
     for shape in wanted.shapes:
         sized = shape.size and shape.motion not in SIZELESS
         words = {shape.colour, shape.shape} | ({shape.size} if sized else set())
-        fits = [p for p in parts if words <= set(p.split()) and any(m in p for m in MOTION_NOUNS[shape.motion])]
+        motions = MOTION_NOUNS.get(shape.motion, ("",))
+        fits = [p for p in parts if words <= set(p.split()) and any(m in p for m in motions)]
         if not fits:
             return False
         parts.remove(fits[0])

@@ -26,9 +26,9 @@ def pretraining_dialogue(rng: random.Random) -> Dialogue:
 
 
 def practice_dialogue(rng: random.Random) -> Dialogue:
-    """The second round: half of the dialogues ask for clips; of the others a third are about pictures and events."""
+    """The second round: half of the dialogues ask for clips; a third of the others are about pictures and events."""
     choice = rng.random()
-    if choice < 0.5:
+    if choice < 0.48:
         return filming(rng)
     if choice < 0.66:
         scene = sample_scene(rng, shapes=rng.choice((1, 2, 3)))

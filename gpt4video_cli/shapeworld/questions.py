@@ -331,6 +331,11 @@ DESCRIBE_REQUESTS = (
     "Tell me what happens.",
     "Describe this video in detail.",
     "What is going on here?",
+    "What happens in the clip?",
+    "What happens?",
+    "Describe what you see.",
+    "What is shown?",
+    "What can you see?",
 )
 
 

@@ -57,7 +57,7 @@ REVERSED_MOTION = {
 class Shape:
     """One object. ``x, y`` is its centre at t = 0.5, ``travel`` the length of its path, ``angle`` in radians.
 
-    ``size`` is "" for an object that is asked for in any size.
+    ``size`` and ``motion`` are "" for an object that is asked for in any size or with any motion.
     """
 
     shape: str

@@ -36,20 +36,58 @@ _REQUESTS = (
     "Film {} for me.",
     "Generate {}.",
     "I would like a video of {}.",
+    "Make me a clip of {}.",
+    "Please make a video with {}.",
+    "Now film {}.",
+    "Let me see {}.",
+    "Can you make a video of {}?",
+    "I need a clip of {}.",
+    "A video of {}, please.",
 )
+INCOMPLETE = 0.35
+"""Share of the requests that leave something unsaid. The assistant fills it in: detailed prompts give better clips."""
+USUAL_SIZE, USUAL_MOTION, USUAL_BACKGROUND = "big", "right", "white"
+"""What it fills in."""
 _HERE = ("Here is the clip:", "Here it is:", "I film it now:", "Gladly:")
 
 
 def clip_prompt(scene: Scene, rng: random.Random | None = None) -> str:
-    """The text that a text-to-video model films: "a small red circle moving left on a white background"."""
+    """The text that a text-to-video model films: "a small red circle moving left on a white background".
+
+    Sizes, motions and a background that are "" are left out.
+    """
     parts = []
     for shape in scene.shapes:
-        phrases = MOTION_NOUNS[shape.motion]
-        parts.append(f"{article(sized(shape))} {phrases[0] if rng is None else rng.choice(phrases)}")
-    return f"{joined(parts)} on {article(scene.background)} background"
+        noun = article(sized(shape))
+        phrases = MOTION_NOUNS.get(shape.motion, ("",))
+        parts.append(f"{noun} {phrases[0] if rng is None else rng.choice(phrases)}".rstrip())
+    backdrop = f" on {article(scene.background)} background" if scene.background else ""
+    return joined(parts) + backdrop
+
+
+def _with_gaps(scene: Scene, rng: random.Random) -> Scene:
+    """``scene`` as somebody may ask for it: perhaps without sizes, motions or background."""
+    if rng.random() >= INCOMPLETE:
+        return scene
+    keep = [rng.random() < 0.5 for _ in range(3)]
+    shapes = scene.shapes
+    if not keep[0]:
+        shapes = tuple(replace(s, size="") for s in shapes)
+    if not keep[1]:
+        shapes = tuple(replace(s, motion="", size="" if s.motion in SIZELESS else s.size) for s in shapes)
+    return replace(scene, shapes=shapes, background=scene.background if keep[2] else "")
+
+
+def filled(scene: Scene) -> Scene:
+    """``scene`` with the usual size, motion and background where it says none."""
+    shapes = tuple(replace(s, size=s.size or USUAL_SIZE, motion=s.motion or USUAL_MOTION) for s in scene.shapes)
+    return replace(scene, shapes=shapes, background=scene.background or USUAL_BACKGROUND)
 
 
 _CHANGES = ("colour", "shape", "motion", "background", "reverse")
+_RECOLOURED = ("Make it {}.", "The same in {}.", "Now in {}.", "Can it be {}?", "Change the colour to {}.", "In {}.")
+_RESHAPED = ("The same with {}.", "Use {} instead.", "Now with {}.", "Make it {}.", "Replace it by {}.")
+_REPLACED = ("Put it on {} background.", "Use {} background.", "The same on {} background.", "Now on {} background.")
 
 
 def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
@@ -59,10 +97,10 @@ def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
     new: Shape = shape
     if what == "colour":
         new = replace(shape, colour=rng.choice([c for c in COLOURS if c != shape.colour]))
-        text = rng.choice(("Make it {}.", "The same in {}.", "Now in {}.", "Can it be {}?")).format(new.colour)
+        text = rng.choice(_RECOLOURED).format(new.colour)
     elif what == "shape":
         new = replace(shape, shape=rng.choice([s for s in SHAPES if s != shape.shape]))
-        text = rng.choice(("The same with {}.", "Use {} instead.", "Now with {}.")).format(article(new.shape))
+        text = rng.choice(_RESHAPED).format(article(new.shape))
     elif what == "motion":
         new = replace(shape, motion=rng.choice([m for m in MOTIONS if m != shape.motion]))
         if shape.motion in SIZELESS:  # nobody said or saw how big the new one shall be
@@ -70,7 +108,7 @@ def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
         text = rng.choice(("Make it {}.", "Now {}.", "The same, but {}.")).format(MOTION_NOUNS[new.motion][0])
     elif what == "background" or shape.motion not in REVERSED_MOTION:
         background = rng.choice([b for b in BACKGROUNDS if b != scene.background])
-        text = rng.choice(("Put it on {} background.", "Use {} background.")).format(article(background))
+        text = rng.choice(_REPLACED).format(article(background))
         return text, replace(scene, background=background)
     else:
         new = replace(shape, motion=REVERSED_MOTION[shape.motion])
@@ -79,7 +117,7 @@ def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
 
 
 def _filmed(scene: Scene, rng: random.Random) -> str:
-    return f"{rng.choice(_HERE)} <video>{clip_prompt(scene)}</video>"
+    return f"{rng.choice(_HERE)} <video>{clip_prompt(filled(scene))}</video>"
 
 
 def filming(rng: random.Random) -> Dialogue:
@@ -92,8 +130,9 @@ def filming(rng: random.Random) -> Dialogue:
         for i in range(rng.randint(0, 2)):
             turns.append(Turn(*exchange(scene, rng), (0,) if i == 0 else ()))
     else:
-        request = worn(rng.choice(_REQUESTS).format(clip_prompt(scene, rng)), rng)
-        wanted[0] = scene
+        asked = _with_gaps(scene, rng)
+        request = worn(rng.choice(_REQUESTS).format(clip_prompt(asked, rng)), rng)
+        wanted[0], scene = asked, filled(asked)
         turns.append(Turn(request, _filmed(scene, rng)))
     if watched or (len(scene.shapes) == 1 and rng.random() < 0.5):
         text, changed = _changed(scene, rng)

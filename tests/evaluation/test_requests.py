@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from gpt4video_cli.assistant import Assistant
 from gpt4video_cli.evaluation.requests import evaluate, keeps, requests
 from gpt4video_cli.shapeworld.scene import SHAPES
+from gpt4video_cli.shapeworld.wishes import clip_prompt, filled
 
 
 def test_the_true_prompt_is_right_and_a_changed_one_is_not() -> None:
@@ -23,8 +25,19 @@ def test_the_true_prompt_is_right_and_a_changed_one_is_not() -> None:
         other = next(name for name in SHAPES if name not in prompt)
         assert not keeps(prompt.replace(shape.shape, other), request.wanted)
         assert not keeps(prompt.replace(shape.colour, "golden"), request.wanted)
-        assert not keeps(prompt.replace(request.wanted.background, "golden"), request.wanted)
+        if background := request.wanted.background:
+            assert not keeps(prompt.replace(background, "golden"), request.wanted)
         assert not keeps(f"a big red circle and {prompt}", request.wanted)
+
+
+def test_what_was_not_asked_for_may_be_anything() -> None:
+    asked = [request.wanted for request in requests(60) if request.wanted is not None]
+    without = [wanted for wanted in asked if not wanted.background or not wanted.shapes[0].motion]
+    assert 3 < len(without) < 30
+    for wanted in without:
+        assert keeps(clip_prompt(filled(wanted)), wanted)
+        other = replace(filled(wanted), background=wanted.background or "brown")
+        assert keeps(clip_prompt(other), wanted)
 
 
 def test_what_wants_no_clip_is_of_three_kinds() -> None:

@@ -23,7 +23,7 @@ from gpt4video_cli.recipes.signal_tokens import (
 )
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.shapeworld.scene import PLAIN_BACKGROUNDS
-from gpt4video_cli.shapeworld.wishes import clip_prompt, filming
+from gpt4video_cli.shapeworld.wishes import clip_prompt, filled, filming
 from gpt4video_cli.training.loop import LoopOptions
 
 
@@ -35,7 +35,7 @@ def test_signals_stand_where_prompts_stood() -> None:
     for _ in range(50):
         dialogue = filming(rng)
         prompts = prompts_of(dialogue)
-        assert prompts == [clip_prompt(scene) for _, scene in sorted(dialogue.wanted.items())]
+        assert prompts == [clip_prompt(filled(scene)) for _, scene in sorted(dialogue.wanted.items())]
         changed = with_signals(dialogue)
         assert [t.user for t in changed.turns] == [t.user for t in dialogue.turns]
         example = encode_dialogue(tokenizer, changed, rng, folded=True)
