@@ -59,7 +59,7 @@ class Recipe:
     """How many clips of each of ``clips.SOURCES``."""
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    warm_up: LoopOptions = LoopOptions(steps=6000, learning_rate=1.5e-3, warm_up=50)
+    warm_up: LoopOptions = LoopOptions(steps=5000, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
     warm_up_batch: int = 32
     align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
@@ -224,8 +224,8 @@ def bundle_card(recipe: Recipe) -> Card:
         ),
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(
-            "It knows rendered clips of at most three coloured shapes. Of real footage it can say its main colour, how "
-            "the camera moves and whether it fades; otherwise it was trained to say that it sees no shape it knows.",
+            "It knows rendered clips of at most three coloured shapes. Of real footage it was trained to say that it "
+            "sees no shape it knows; camera, fade and main colour it learned on drawn pictures alone.",
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
             "background, camera, fades, the main colour, and what happens first.",

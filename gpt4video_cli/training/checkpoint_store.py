@@ -169,15 +169,15 @@ def optimiser_state(optimiser: torch.optim.Optimizer, names: Mapping[Tensor, str
 def set_optimiser_state(
     optimiser: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give ``optimiser`` back what ``optimiser_state`` read of its parameters; ``tensors`` may hold others."""
+    """Give ``optimiser`` back what ``optimiser_state`` read of its parameters; others of ``names`` are left out."""
     held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    by_name = {name: parameter for parameter, name in names.items() if id(parameter) in held}
+    by_name = {name: parameter for parameter, name in names.items()}
     for place, value in tensors.items():
         kind, _, rest = place.partition("/")
         if kind == "optimiser":
             name, _, key = rest.rpartition("/")
-            parameter = by_name.get(name)
-            if parameter is None:
+            parameter = by_name[name]
+            if id(parameter) not in held:
                 continue
             optimiser.state[parameter][key] = like(parameter, value) if value.ndim else value
 
