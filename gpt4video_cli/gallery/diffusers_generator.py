@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -166,7 +168,7 @@ class DiffusersGenerator:
         elif "callback" in takes:  # the unmaintained pipelines
             arguments |= {"callback": steps.callback, "callback_steps": 1}
         tell(GenerationProgress(0, steps.steps))
-        with torch.no_grad():
+        with torch.no_grad(), _noise_of_steps(request.seed):
             output = pipe(**arguments)[0]
         _stop_if(stop)
         if split and not torch.isfinite(output).all():
@@ -223,6 +225,19 @@ class DiffusersGenerator:
         return LatentsHeader(
             request, self.card.name, self.revision, self.card.pipeline, dtype, self.named, round(seconds, 3)
         )
+
+
+@contextmanager
+def _noise_of_steps(seed: int) -> Iterator[None]:
+    """Seed what stochastic schedulers draw: pipelines such as WanPipeline hand them no generator.
+
+    Another seed than the request's, or the first draw would be the noise that filming starts from once more.
+    """
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed((seed * 2_654_435_761 + 1) % 2**63)
+        yield
 
 
 class _Steps:

@@ -86,7 +86,7 @@ def _load_part(library: str, class_name: str, folder: Path, dtype: torch.dtype, 
     if not any(name.endswith(".safetensors") for name in names) and any(n.endswith((".bin", ".ckpt")) for n in names):
         raise WeightsError(
             f"{folder}: has pickled weights only, which can run code when they are read",
-            hint="convert them to safetensors once",
+            hint="gpt4video models pull converts them where it fetches a model",
         )
     variant = variant if variant and any(f".{variant}." in name for name in names) else None
     options = {"variant": variant, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}

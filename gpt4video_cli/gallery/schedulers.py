@@ -41,7 +41,8 @@ SCHEDULERS: dict[str, Scheduler] = {
     "unipc": Scheduler("UniPCMultistepScheduler", "noise"),
     "cogvideox-ddim": Scheduler("CogVideoXDDIMScheduler", "noise"),
     "cogvideox-dpm": Scheduler("CogVideoXDPMScheduler", "noise"),
-    "flow-euler": Scheduler("FlowMatchEulerDiscreteScheduler", "flow"),
+    "flow-euler": Scheduler("FlowMatchEulerDiscreteScheduler", "flow", {"stochastic_sampling": False}),
+    "flow-euler-a": Scheduler("FlowMatchEulerDiscreteScheduler", "flow", {"stochastic_sampling": True}),
     "flow-dpm++2m": Scheduler(_DPM, "flow", {**_FLOW, "algorithm_type": "dpmsolver++", "solver_order": 2}),
     "flow-unipc": Scheduler("UniPCMultistepScheduler", "flow", _FLOW),
 }

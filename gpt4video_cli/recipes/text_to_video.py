@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,6 @@ Where objects go is decided among the noisiest: with 3, after 82,000 clips, a wr
 by 0.09 at noise level 0.75 but by 0.005 to 0.04 above 0.9, and 19 % of the clips moved as they should."""
 DROPPED = 0.1
 """Share of the prompts that are left empty, for guidance without a classifier (arXiv 2207.12598)."""
-SIMPLE = 0.6
-"""For this share of the steps clips show one object that is always there, and the camera rests: what is learned last
-(shapes, then motions) is learned on them first."""
-BIG = 0.3
-"""Up to this share of the steps the one object is also big; a small one is hardly two tokens wide."""
 UNIFORM = 0.2
 """Share of the noise levels that are drawn evenly instead of logit-normally, so that the ends are trained too."""
 
@@ -157,12 +153,70 @@ def _is_simple(scene: Scene) -> bool:
     return still and len(scene.shapes) == 1 and scene.shapes[0].presence == "always"
 
 
-def noise_levels(count: int, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Pools:
+    """Numbers of clips by what they show. ``simple``: one object that is always there, and the camera rests."""
+
+    every: Sequence[int]
+    simple: Sequence[int]
+    big: Sequence[int]
+    """Simple ones with a big object; a small one is hardly two tokens wide."""
+    pointed: Sequence[int]
+    """Simple ones with a star or a cross."""
+
+
+def pools_of(scenes: Sequence[Scene]) -> Pools:
+    """The pools of clips ``0..len(scenes)-1``; one that would be empty holds all."""
+    every = range(len(scenes))
+    simple = [i for i, scene in enumerate(scenes) if _is_simple(scene)] or every
+    big = [i for i in simple if all(shape.size == "big" for shape in scenes[i].shapes)] or every
+    pointed = [i for i in simple if any(shape.shape in ("star", "cross") for shape in scenes[i].shapes)] or every
+    return Pools(every, simple, big, pointed)
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of the training: how noisy it is, and from which pool each clip is drawn.
+
+    ``shift`` moves the noise levels towards more noise (arXiv 2403.03206, section 5.3.2). ``draws(rng, done, pools)``
+    chooses the pool, ``done`` being the share of the steps that are done.
+    """
+
+    name: str
+    shift: float
+    draws: Callable[[random.Random, float, Pools], Sequence[int]]
+
+
+def _from_simple_to_every(rng: random.Random, done: float, pools: Pools) -> Sequence[int]:
+    """What is learned last (shapes, then motions) is learned on the simplest clips first."""
+    return pools.big if done < 0.3 else pools.simple if done < 0.6 else pools.every
+
+
+def _mostly_simple(rng: random.Random, done: float, pools: Pools) -> Sequence[int]:
+    return pools.simple if rng.random() < 0.7 else pools.every
+
+
+def _mostly_pointed(rng: random.Random, done: float, pools: Pools) -> Sequence[int]:
+    draw = rng.random()
+    return pools.pointed if draw < 0.45 else pools.simple if draw < 0.85 else pools.every
+
+
+ROUNDS = (
+    Round("text_to_video", SHIFT, _from_simple_to_every),
+    Round("text_to_video_refined", 3.0, _mostly_simple),
+    Round("text_to_video_pointed", SHIFT, _mostly_pointed),
+)
+"""After the first round 99 of 100 motions were right, but only 68 of 100 shapes: stars and crosses were rough. After
+the second, with less noise, 73 %. Clips that were noised to level 0.75 and denoised again kept their shape in 96 %, to
+0.9 in 69 %: outlines too are decided among much noise, so the third has as much as the first, and more of them."""
+
+
+def noise_levels(count: int, generator: torch.Generator, shift: float) -> Tensor:
     """``[count]`` in 0..1: mostly logit-normal, some uniform, all shifted."""
     even = torch.rand(count, generator=generator)
     bell = torch.randn(count, generator=generator).sigmoid()
     level = torch.where(torch.rand(count, generator=generator) < UNIFORM, even, bell)
-    return SHIFT * level / (1 + (SHIFT - 1) * level)
+    return shift * level / (1 + (shift - 1) * level)
 
 
 def train_text_to_video(
@@ -175,6 +229,7 @@ def train_text_to_video(
     folder: Path,
     batch_size: int,
     seed: int,
+    part: Round = ROUNDS[0],
 ) -> None:
     """Train both models in place on ``latents [n, C, F, s, s]``, normalised, of clips ``scene_at(seed, 0..n-1)``.
 
@@ -182,18 +237,16 @@ def train_text_to_video(
     unless that shows a combination that is held out.
     """
     scenes = [scene_at(seed, i) for i in range(len(latents))]
-    every = range(len(scenes))
-    simple = [i for i, scene in enumerate(scenes) if _is_simple(scene)] or every
-    big = [i for i in simple if all(shape.size == "big" for shape in scenes[i].shapes)] or every
+    pools = pools_of(scenes)
     generator = torch.Generator()
+    first = part is ROUNDS[0]
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/{step}")
+        rng = random.Random(f"{seed}/{step}" if first else f"{seed}/{part.name}/{step}")
         generator.manual_seed(step)
         drawn, prompts = [], []
-        shown = big if step < BIG * options.steps else simple if step < SIMPLE * options.steps else every
         for _ in range(batch_size):
-            number = rng.choice(shown)
+            number = rng.choice(part.draws(rng, step / options.steps, pools))
             scene, clip = scenes[number], latents[number]
             if rng.random() < 0.5:
                 scene, clip = played_backwards(scene, clip)
@@ -201,7 +254,7 @@ def train_text_to_video(
             prompts.append("" if rng.random() < DROPPED else free_prompt(scene, rng))
         clean = torch.stack(drawn).float()
         noise = torch.randn(clean.shape, generator=generator)
-        level = noise_levels(batch_size, generator)
+        level = noise_levels(batch_size, generator, part.shift)
         share = level[:, None, None, None, None]
         # float32 throughout: at this size bfloat16 autocast takes 1.2 times as long (2 cores, 32 clips).
         said = prompt_features(text_encoder, tokenizer, prompts)
@@ -210,4 +263,4 @@ def train_text_to_video(
         return loss
 
     both = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder})
-    train_loop(both.named_parameters(), loss_of, options, folder=folder, name="text_to_video")
+    train_loop(both.named_parameters(), loss_of, options, folder=folder, name=part.name)

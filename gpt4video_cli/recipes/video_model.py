@@ -2,7 +2,7 @@
 
     gpt4video train --recipe film --output DIR
 
-drawn clips -> video VAE -> latents -> Wan transformer and text encoder -> a diffusers folder (WanPipeline).
+drawn clips -> video VAE -> latents -> Wan transformer and text encoder, in three rounds -> a diffusers folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from gpt4video_cli.recipes.closure import say
 from gpt4video_cli.recipes.text_to_video import (
+    ROUNDS,
     SHIFT,
     draw_clips,
     new_text_encoder,
@@ -45,6 +46,9 @@ class VideoRecipe:
     vae: LoopOptions = LoopOptions(steps=2000, learning_rate=1.5e-3, warm_up=50, betas=(0.9, 0.98))
     vae_batch: int = 32
     film: LoopOptions = LoopOptions(steps=4500, learning_rate=2e-3, warm_up=60, average=0.998, muon_rate=6e-3)
+    refined: LoopOptions = LoopOptions(steps=1500, learning_rate=1e-3, warm_up=30, average=0.998, muon_rate=4e-3)
+    pointed: LoopOptions = LoopOptions(steps=1200, learning_rate=1e-3, warm_up=30, average=0.998, muon_rate=4e-3)
+    """Of the three ``text_to_video.ROUNDS``."""
     film_batch: int = 64
 
 
@@ -58,16 +62,18 @@ def make_video_model(output: Path, work: Path, recipe: VideoRecipe) -> None:
     tokenizer = _tokenizer(work, recipe)
     text_encoder = new_text_encoder(len(tokenizer), seed=recipe.seed)
     transformer = new_transformer(LATENT_CHANNELS, seed=recipe.seed)
-    train_text_to_video(
-        transformer,
-        text_encoder,
-        tokenizer,
-        latents,
-        recipe.film,
-        folder=work,
-        batch_size=recipe.film_batch,
-        seed=recipe.seed,
-    )
+    for part, options in zip(ROUNDS, (recipe.film, recipe.refined, recipe.pointed), strict=True):
+        train_text_to_video(
+            transformer,
+            text_encoder,
+            tokenizer,
+            latents,
+            options,
+            folder=work,
+            batch_size=recipe.film_batch,
+            seed=recipe.seed,
+            part=part,
+        )
     _save(output, tokenizer, text_encoder, transformer, vae)
 
 
@@ -113,7 +119,7 @@ def _save(output: Path, tokenizer: Any, text_encoder: Any, transformer: Any, vae
         text_encoder=text_encoder.half(),
         vae=vae.half(),
         transformer=transformer.half(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT, stochastic_sampling=True),
     )
     pipeline.save_pretrained(output)
     for config in output.rglob("*config.json"):
