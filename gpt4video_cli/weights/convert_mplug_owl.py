@@ -1,22 +1,18 @@
-"""A public mPLUG-Owl-video checkpoint to a model folder of ours. Every tensor is accounted for by name.
+"""The public mPLUG-Owl-video format: which of its tensors becomes which of ours. Every one is accounted for by name.
 
-The format is that of ``MAGAer13/mplug-owl-llama-7b-video``: ``config.json`` and ``pytorch_model.bin`` (or its shards),
-a pickle, which is read once, here, with ``weights_only=True``. What the configuration does not say was read in
-X-PLUG/mPLUG-Owl, ``mPLUG-Owl/mplug_owl_video/modeling_mplug_owl.py``.
+The format is that of ``MAGAer13/mplug-owl-llama-7b-video``: ``config.json`` and ``pytorch_model.bin`` or its shards.
+What the configuration does not say was read in X-PLUG/mPLUG-Owl, ``mPLUG-Owl/mplug_owl_video/modeling_mplug_owl.py``.
 
-    python -m gpt4video_cli.weights.convert_mplug_owl CHECKPOINT_FOLDER MODEL_FOLDER
-
-Letters: D width, H heads, d width of a head.
+Letters: D width, H heads, d width of a head, n queries or positions.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import shutil
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +20,17 @@ import torch
 from torch import Tensor
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
-from gpt4video_cli.model.strict_load import load_strict, read_json, write_safetensors
-from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, save_visual_encoder
-from gpt4video_cli.video.preprocess import PreprocessConfig
+from gpt4video_cli.language.llama_folder import COMPUTED
+from gpt4video_cli.model.abstractor import FORMAT, FORMAT_VERSION, Abstractor, AbstractorConfig
+from gpt4video_cli.model.strict_load import read_json
+from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig
+from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
-from gpt4video_cli.weights.llama_layout import llama_shapes
-from gpt4video_cli.whole_file import write_whole
+from gpt4video_cli.weights.convert_huggingface import as_json, copied_files, shapes_of, tokenizer_notes, with_dtype
+from gpt4video_cli.weights.convert_plan import Change, Plan, Wanted, WeightsFile, common_dtype, plan_tensors, same
+from gpt4video_cli.weights.convert_source import Checkpoint, folder_of
+from gpt4video_cli.weights.mplug_owl_layout import mplug_owl_shapes
 
-_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LLAMA_KEYS = (
     "vocab_size",
     "hidden_size",
@@ -52,34 +50,39 @@ _LLAMA_KEYS = (
 )
 
 
-def convert_mplug_owl(source: str | Path, target: str | Path, *, name: str = "mplug-owl-video") -> Path:
-    """Read the checkpoint folder ``source``, write the model folder ``target`` and return it.
+def plan_mplug_owl(checkpoint: Checkpoint, *, name: str, dtype: torch.dtype | None = None) -> Plan:
+    """A whole model folder; ``name`` stands in its card. ``dtype`` None keeps that of each tensor.
 
-    Tensors keep their dtype. Raises ``WeightsError`` for a tensor that is missing, unexpected or mis-shaped.
+    Raises ``WeightsError`` for a tensor that is missing, unexpected or mis-shaped, and for another kind of model.
     """
-    source, target = Path(source), Path(target)
-    config = read_json(source / "config.json")
-    tensors = _read_pickles(source)
-    vision_config, abstractor_config, language_config = _read_config(config, source / "config.json")
-    vision, abstractor, language = _sort(tensors, vision_config.heads, source)
-
-    with torch.device("meta"):
-        encoder, condenser = VisualEncoder(vision_config), Abstractor(abstractor_config)
-    load_strict(encoder, vision, f"{source} (vision_model)")
-    load_strict(condenser, abstractor, f"{source} (abstractor)")
-    _check_llama(language, language_config, f"{source} (language_model)")
-
-    save_visual_encoder(encoder, target / "vision")
+    folder = folder_of(checkpoint.place)
+    file = folder / "config.json"
+    vision_config, abstractor_config, language_config = read_config(read_json(file), file)
+    llama = shapes_of(language_config, file)
+    stored = mplug_owl_shapes(vision_config, abstractor_config, language_config)
+    wanted = {
+        "vision/model": _vision(vision_config),
+        "abstractor": _abstractor(abstractor_config),
+        "language/model": [Wanted(name, shape, f"language_model.{name}") for name, shape in llama.items()],
+    }
+    planned = plan_tensors(checkpoint, wanted, stored=stored, left_out=COMPUTED.pattern, dtype=dtype)
+    header = {"format_version": FORMAT_VERSION, "config": asdict(abstractor_config)}
+    weights = (
+        WeightsFile("vision/model", planned["vision/model"]),
+        WeightsFile("abstractor", planned["abstractor"], {FORMAT: json.dumps(header, sort_keys=True)}, sharded=False),
+        WeightsFile("language/model", planned["language/model"]),
+    )
+    language_config = with_dtype(language_config, common_dtype(planned["language/model"]))
     preprocessing = PreprocessConfig.square(vision_config.image_size).as_dict()
-    write_whole(target / "vision" / "preprocessor_config.json", json.dumps(preprocessing, indent=2) + "\n")
-    save_abstractor(condenser, target / "abstractor.safetensors")
-    write_safetensors(target / "language" / "model.safetensors", language, {"format": "pt"})
-    write_whole(target / "language" / "config.json", json.dumps(language_config, indent=2) + "\n")
-    for file in _TOKENIZER_FILES:
-        if (source / file).is_file():
-            shutil.copyfile(source / file, target / "language" / file)
-    write_whole(target / FILE_NAME, render_card(_card(name)))  # last: a folder with a card is complete
-    return target
+    texts = {
+        "vision/config.json": as_json(vision_config.as_clip_vision_config()),
+        f"vision/{CONFIG_NAME}": as_json(preprocessing),
+        "language/config.json": as_json(language_config),
+        FILE_NAME: render_card(_card(name)),
+    }
+    copies = copied_files(folder)
+    notes = tokenizer_notes(folder, copies)
+    return Plan(weights, texts, {f"language/{name}": path for name, path in copies.items()}, notes)
 
 
 def _card(name: str) -> Card:
@@ -100,26 +103,8 @@ def _card(name: str) -> Card:
     )
 
 
-def _read_pickles(folder: Path) -> dict[str, Tensor]:
-    index = folder / "pytorch_model.bin.index.json"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["pytorch_model.bin"]
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        path = folder / name
-        if not path.is_file():
-            raise WeightsError(f"{path}: file is missing", hint="the checkpoint folder is incomplete")
-        try:
-            part = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise WeightsError(f"{path}: cannot be read as plain weights ({reason})") from error
-        if not isinstance(part, Mapping) or not all(isinstance(value, Tensor) for value in part.values()):
-            raise WeightsError(f"{path}: holds something other than named tensors")
-        tensors.update(part)
-    return tensors
-
-
-def _read_config(config: Mapping[str, Any], file: Path) -> tuple[VisualEncoderConfig, AbstractorConfig, dict[str, Any]]:
+def read_config(config: Mapping[str, Any], file: Path) -> tuple[VisualEncoderConfig, AbstractorConfig, dict[str, Any]]:
+    """Vision, abstractor and LLaMA's part of a public ``config.json``; ``file`` names it in ``WeightsError``."""
     try:
         vision, abstractor, text = (
             config["vision_config"],
@@ -154,6 +139,8 @@ def _read_config(config: Mapping[str, Any], file: Path) -> tuple[VisualEncoderCo
         language = {key: text[key] for key in _LLAMA_KEYS if text.get(key) is not None}
     except KeyError as error:
         raise WeightsError(f"{file}: {error.args[0]} is missing") from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{file}: is not an mPLUG-Owl-video configuration ({error})") from error
     return vision_config, abstractor_config, {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **language}
 
 
@@ -162,140 +149,107 @@ def _mlp_width(intermediate_size: int) -> int:
     return intermediate_size if intermediate_size == 2816 else -(-(2 * intermediate_size // 3) // 256) * 256
 
 
-def _sort(
-    tensors: Mapping[str, Tensor], heads: int, source: Path
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of vision, abstractor and language model, under our names and in our layout."""
-    vision: dict[str, Tensor] = {}
-    abstractor: dict[str, Tensor] = {}
-    language: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        try:
-            if name.startswith("vision_model."):
-                vision |= _vision_tensor(name.removeprefix("vision_model."), tensor, heads)
-            elif name.startswith("abstractor.") or name in ("query_tokens", "temporal_query_tokens"):
-                abstractor |= _abstractor_tensor(name.removeprefix("abstractor."), tensor)
-            elif name.startswith("language_model."):
-                if not name.endswith("rotary_emb.inv_freq"):  # computed from the configuration, not learned
-                    language[name.removeprefix("language_model.")] = tensor
-            else:
-                raise KeyError(name)
-        except KeyError as error:
-            raise WeightsError(f"{source}: tensor {name} is unexpected") from error
-        except (RuntimeError, IndexError) as error:  # a view that its shape does not allow
-            raise WeightsError(f"{source}: tensor {name} has the unexpected shape {list(tensor.shape)}") from error
-    return vision, abstractor, language
+def _vision(config: VisualEncoderConfig) -> Iterator[Wanted]:
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in VisualEncoder(config).state_dict().items()}
+    for name, shape in shapes.items():
+        found = re.fullmatch(r"(encoder\.layers\.\d+\.)(.+)", name)
+        at, part = found.groups() if found else ("", name)
+        theirs, change = (_VISION_LAYER if found else _VISION).get(part) or _from_joint(part, config.heads)
+        yield Wanted(f"vision_model.{name}", shape, f"vision_model.{at}{theirs}", change)
 
 
-Change = Callable[[Tensor], Tensor]
+def _from_joint(part: str, heads: int) -> tuple[str, Change]:
+    """``self_attn.{q,k,v}_proj``: one tensor of the reference, interleaved for each head."""
+    which, kind = re.fullmatch(r"self_attn\.([qkv])_proj\.(\w+)", part).groups()  # type: ignore[union-attr]
+    return f"self_attn.query_key_value.{kind}", partial(_third, heads=heads, number="qkv".index(which))
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+def _abstractor(config: AbstractorConfig) -> Iterator[Wanted]:
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in Abstractor(config).state_dict().items()}
+    for name, shape in shapes.items():
+        found = re.fullmatch(r"layers\.(\d+)\.(\w+)\.(weight|bias)", name)
+        if found:
+            layer, part, kind = found.groups()
+            theirs = f"abstractor.encoder.layers.{layer}.crossattention.{_ABSTRACTOR_LAYER[part]}.{kind}"
+            yield Wanted(name, shape, theirs)
+        else:
+            theirs, change = _ABSTRACTOR[name]
+            yield Wanted(name, shape, theirs, change)
 
 
 def _vector(tensor: Tensor) -> Tensor:
+    """[1, 1, D] -> [D]"""
     return tensor.flatten()
 
 
+def _rows(tensor: Tensor) -> Tensor:
+    """[1, n, D] -> [n, D]"""
+    return tensor.squeeze(0)
+
+
 def _matrix(tensor: Tensor) -> Tensor:
-    """[1, n, D] -> [n, D], or a convolution of size one [out, in, 1, 1, 1] -> a linear map [out, in]."""
-    return tensor[0] if tensor.ndim == 3 else tensor[:, :, 0, 0, 0]
+    """A convolution of size one [out, in, 1, 1, 1] -> a linear map [out, in]."""
+    return tensor.flatten(1)
 
 
 def _taps(tensor: Tensor) -> Tensor:
     """A depthwise convolution over time [D, 1, 3, 1, 1] -> [3, D]."""
-    return tensor[:, 0, :, 0, 0].T
+    return tensor.flatten(1).T
 
 
+def _third(tensor: Tensor, heads: int, number: int) -> Tensor:
+    """Query, key or value of [H * 3 * d, ...]: [H * d, ...]"""
+    return tensor.unflatten(0, (heads, 3, -1))[:, number].flatten(0, 1)
+
+
+# Our name: the reference's, and the change.
 _VISION: dict[str, tuple[str, Change]] = {
-    "embeddings.cls_token": ("embeddings.class_embedding", _vector),
-    "embeddings.position_embedding": ("embeddings.position_embedding.weight", _matrix),
-    "embeddings.patch_embed.weight": ("embeddings.patch_embedding.weight", _same),
-    "embeddings.pre_layernorm.weight": ("pre_layrnorm.weight", _same),
-    "embeddings.pre_layernorm.bias": ("pre_layrnorm.bias", _same),
-    "post_layernorm.weight": ("post_layernorm.weight", _same),
-    "post_layernorm.bias": ("post_layernorm.bias", _same),
+    "embeddings.class_embedding": ("embeddings.cls_token", _vector),
+    "embeddings.position_embedding.weight": ("embeddings.position_embedding", _rows),
+    "embeddings.patch_embedding.weight": ("embeddings.patch_embed.weight", same),
+    "pre_layrnorm.weight": ("embeddings.pre_layernorm.weight", same),
+    "pre_layrnorm.bias": ("embeddings.pre_layernorm.bias", same),
+    "post_layernorm.weight": ("post_layernorm.weight", same),
+    "post_layernorm.bias": ("post_layernorm.bias", same),
 }
 _VISION_LAYER: dict[str, tuple[str, Change]] = {
-    "temporal.ln.weight": ("temporal.norm.weight", _same),
-    "temporal.ln.bias": ("temporal.norm.bias", _same),
+    "temporal.norm.weight": ("temporal.ln.weight", same),
+    "temporal.norm.bias": ("temporal.ln.bias", same),
     "temporal.down_proj.weight": ("temporal.down_proj.weight", _matrix),
-    "temporal.down_proj.bias": ("temporal.down_proj.bias", _same),
-    "temporal.conv.weight": ("temporal.taps", _taps),
-    "temporal.conv.bias": ("temporal.taps_bias", _same),
+    "temporal.down_proj.bias": ("temporal.down_proj.bias", same),
+    "temporal.taps": ("temporal.conv.weight", _taps),
+    "temporal.taps_bias": ("temporal.conv.bias", same),
     "temporal.up_proj.weight": ("temporal.up_proj.weight", _matrix),
-    "temporal.up_proj.bias": ("temporal.up_proj.bias", _same),
-    "self_attn.dense.weight": ("self_attn.out_proj.weight", _same),
-    "self_attn.dense.bias": ("self_attn.out_proj.bias", _same),
-    "input_layernorm.weight": ("layer_norm1.weight", _same),
-    "input_layernorm.bias": ("layer_norm1.bias", _same),
-    "post_attention_layernorm.weight": ("layer_norm2.weight", _same),
-    "post_attention_layernorm.bias": ("layer_norm2.bias", _same),
-    **{f"mlp.{part}": (f"mlp.{part}", _same) for part in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")},
+    "temporal.up_proj.bias": ("temporal.up_proj.bias", same),
+    "self_attn.out_proj.weight": ("self_attn.dense.weight", same),
+    "self_attn.out_proj.bias": ("self_attn.dense.bias", same),
+    "layer_norm1.weight": ("input_layernorm.weight", same),
+    "layer_norm1.bias": ("input_layernorm.bias", same),
+    "layer_norm2.weight": ("post_attention_layernorm.weight", same),
+    "layer_norm2.bias": ("post_attention_layernorm.bias", same),
+    **{f"mlp.{part}": (f"mlp.{part}", same) for part in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")},
 }
 _ABSTRACTOR: dict[str, tuple[str, Change]] = {
-    "query_tokens": ("spatial_queries", _matrix),
-    "temporal_query_tokens": ("temporal_queries", _matrix),
-    "vit_eos": ("end_token", _vector),
-    "visual_fc.weight": ("spatial_projection.weight", _same),
-    "visual_fc.bias": ("spatial_projection.bias", _same),
-    "temporal_visual_fc.weight": ("temporal_projection.weight", _same),
-    "temporal_visual_fc.bias": ("temporal_projection.bias", _same),
+    "spatial_queries": ("query_tokens", _rows),
+    "temporal_queries": ("temporal_query_tokens", _rows),
+    "end_token": ("abstractor.vit_eos", _vector),
+    "spatial_projection.weight": ("abstractor.visual_fc.weight", same),
+    "spatial_projection.bias": ("abstractor.visual_fc.bias", same),
+    "temporal_projection.weight": ("abstractor.temporal_visual_fc.weight", same),
+    "temporal_projection.bias": ("abstractor.temporal_visual_fc.bias", same),
 }
 _ABSTRACTOR_LAYER = {
-    "norm1": "norm_queries",
-    "normk": "norm_features",
-    "attention.query": "query",
-    "attention.key": "key",
-    "attention.value": "value",
-    "output.out_proj": "out",
-    "output.norm2": "norm_mlp",
-    "output.mlp.w1": "gate",
-    "output.mlp.w2": "down",
-    "output.mlp.w3": "up",
-    "output.mlp.ffn_ln": "inner_norm",
+    "norm_queries": "norm1",
+    "norm_features": "normk",
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "out": "output.out_proj",
+    "norm_mlp": "output.norm2",
+    "gate": "output.mlp.w1",
+    "down": "output.mlp.w2",
+    "up": "output.mlp.w3",
+    "inner_norm": "output.mlp.ffn_ln",
 }
-
-
-def _vision_tensor(name: str, tensor: Tensor, heads: int) -> dict[str, Tensor]:
-    found = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", name)
-    if not found:
-        new, change = _VISION[name]
-        return {new: change(tensor)}
-    layer, part = found.groups()
-    at = f"encoder.layers.{layer}."
-    if part in ("self_attn.query_key_value.weight", "self_attn.query_key_value.bias"):
-        kind = part.rpartition(".")[2]
-        # Interleaved per head: [H, 3, d, ...] -> three of [H * d, ...]
-        each = tensor.unflatten(0, (heads, 3, -1)).unbind(1)
-        return {f"{at}self_attn.{q}_proj.{kind}": t.flatten(0, 1).clone() for q, t in zip("qkv", each, strict=True)}
-    new, change = _VISION_LAYER[part]
-    return {at + new: change(tensor)}
-
-
-def _abstractor_tensor(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    found = re.fullmatch(r"encoder\.layers\.(\d+)\.crossattention\.(.+)\.(weight|bias)", name)
-    if not found:
-        new, change = _ABSTRACTOR[name]
-        return {new: change(tensor)}
-    layer, part, kind = found.groups()
-    return {f"layers.{layer}.{_ABSTRACTOR_LAYER[part]}.{kind}": tensor}
-
-
-def _check_llama(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file: str) -> None:
-    shapes = llama_shapes(config)
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise WeightsError(f"{file}: tensor {name} is missing")
-        if tuple(tensors[name].shape) != shape:
-            raise WeightsError(f"{file}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(shape)}")
-    for name in tensors:
-        if name not in shapes:
-            raise WeightsError(f"{file}: tensor {name} is unexpected")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m gpt4video_cli.weights.convert_mplug_owl CHECKPOINT_FOLDER MODEL_FOLDER")
-    convert_mplug_owl(sys.argv[1], sys.argv[2])

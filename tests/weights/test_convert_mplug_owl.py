@@ -1,4 +1,4 @@
-"""The public mPLUG-Owl-video format: converted and run, it must give what the reference implementation gave.
+"""The public mPLUG-Owl-video format: imported by the command and run, it must give what the reference gave.
 
 ``tests/data/mplug-owl-video-small`` was made by running the reference (X-PLUG/mPLUG-Owl) with random weights in
 float32. Those weights amplify rounding (outputs of the abstractor reach 60, and the same formulas in float64 differ
@@ -8,7 +8,11 @@ stages in proportion to its largest value.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +25,24 @@ from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.model.abstractor import load_abstractor
 from gpt4video_cli.model.visual_encoder import load_visual_encoder
 from gpt4video_cli.weights.card import read_card
-from gpt4video_cli.weights.convert_mplug_owl import convert_mplug_owl
+from gpt4video_cli.weights.convert import import_weights
 from gpt4video_kernels.cross_attention import cross_attention_reference
 
-SOURCE = Path(__file__).resolve().parents[1] / "data" / "mplug-owl-video-small"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "tests" / "data" / "mplug-owl-video-small"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert_mplug_owl(SOURCE, tmp_path_factory.mktemp("converted") / "owl")
+    """Made by the command, in small shards."""
+    target = tmp_path_factory.mktemp("converted") / "owl"
+    command = [sys.executable, "-m", "gpt4video_cli", "models", "import", str(SOURCE), "--format", "mplug-owl-video"]
+    command += ["--output", str(target), "--shard-size", "0.0003"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
+    assert len(list((target / "language").glob("model-0000?-of-00003.safetensors"))) == 3
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +106,7 @@ def test_tokenizer_files_come_along(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(SOURCE, source)
     (source / "tokenizer.model").write_bytes(b"vocabulary")
-    converted = convert_mplug_owl(source, tmp_path / "owl")
+    converted = import_weights(source, "mplug-owl-video", tmp_path / "owl")
     assert (converted / "language" / "tokenizer.model").read_bytes() == b"vocabulary"
 
 
@@ -117,12 +130,15 @@ def test_every_tensor_is_accounted_for(tmp_path: Path, name: str) -> None:
     def refused(changed: dict[str, Tensor], said: str) -> None:
         torch.save(changed, source / "pytorch_model.bin")
         with pytest.raises(WeightsError, match=said):
-            convert_mplug_owl(source, target)
-        assert not (target / "card.toml").exists()
+            import_weights(source, "mplug-owl-video", target)
+        assert sorted(tmp_path.iterdir()) == [source]  # and nothing beside it
 
-    refused({k: v for k, v in tensors.items() if k != name}, "is missing")
-    refused({**tensors, f"{name}.more": tensors[name]}, "is unexpected")
-    refused({**tensors, name: torch.ones(3, 5)}, "shape")
+    refused({k: v for k, v in tensors.items() if k != name}, rf"tensor {name} is missing$")
+    refused({**tensors, f"{name}.more": tensors[name]}, rf"tensor {name}\.more is unexpected$")
+    shape = list(tensors[name].shape)
+    refused({**tensors, name: torch.ones(3, 5)}, re.escape(f"tensor {name} has shape [3, 5], expected {shape}"))
+    both = {k: v for k, v in tensors.items() if k not in (name, "abstractor.visual_fc.bias")}
+    refused(both, r"is missing \(and 1 more such problems\)")
     refused({**tensors, "somewhere.else": torch.ones(3)}, r"somewhere\.else is unexpected")
 
 
@@ -133,14 +149,14 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
     shutil.copyfile(SOURCE / "config.json", tmp_path / "config.json")
     torch.save({"query_tokens": Payload()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match=r"pytorch_model\.bin"):
-        convert_mplug_owl(tmp_path, tmp_path / "owl")
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin: is not plain weights: it holds exec,"):
+        import_weights(tmp_path, "mplug-owl-video", tmp_path / "owl")
     assert not (tmp_path / "ran").exists()
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"config\.json"):
-        convert_mplug_owl(tmp_path, tmp_path / "owl")
-    shutil.copyfile(SOURCE / "config.json", tmp_path / "config.json")
     with pytest.raises(WeightsError, match=r"pytorch_model\.bin"):
-        convert_mplug_owl(tmp_path, tmp_path / "owl")
+        import_weights(tmp_path, "mplug-owl-video", tmp_path / "owl")
+    shutil.copyfile(SOURCE / "pytorch_model.bin", tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        import_weights(tmp_path, "mplug-owl-video", tmp_path / "owl")

@@ -1,0 +1,98 @@
+"""``gpt4video models import``: weights in public formats become a model folder, or a part of one."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpt4video_cli.cli.options import Debug, NoColor, Quiet
+from gpt4video_cli.cli.terminal import clean_line, say
+from gpt4video_cli.errors import ExitCode, UsageError
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A checkpoint: its folder, or its weights.")],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="mplug-owl-video, hf-clip, hf-llama or peft.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The model folder.")],
+    dtype: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Write float32, bfloat16 or float16 (else as they are).")
+    ] = None,
+    shard_size: Annotated[float, typer.Option(metavar="GB", help="Largest file of weights.")] = 2.0,
+    quiet: Quiet = False,
+    no_color: NoColor = False,
+    debug: Debug = False,
+) -> int:
+    """Convert downloaded weights into a model folder: safetensors that other tools open too.
+
+    mplug-owl-video makes a whole model. hf-clip makes its vision part, hf-llama its language part, peft its adapter:
+    imported into one folder, one after another, they come together. Pickles are read without running code in them.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    if not (math.isfinite(shard_size) and shard_size > 0):
+        raise UsageError(f"--shard-size is {shard_size}; it must be a number of GB above 0")
+    import torch
+
+    from gpt4video_cli.weights.convert import import_weights
+
+    def tell(note: str) -> None:
+        bar.clear()
+        if not quiet:
+            say(note)
+
+    with _Bar(quiet=quiet) as bar:
+        made = import_weights(
+            source,
+            format_,
+            output,
+            dtype=None if dtype is None else getattr(torch, dtype),
+            shard_bytes=max(1, int(shard_size * 1e9)),
+            tell=tell,
+            progress=bar.show,
+        )
+    print(clean_line(str(made)), flush=True)
+    return int(ExitCode.DONE)
+
+
+class _Bar:
+    """How much is written, on a terminal's stderr; nothing elsewhere. It goes away when it is done."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._possible = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes are written."""
+        if not self._possible:
+            return
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("importing", total=total)
+        self._progress.update(self._task, completed=done)
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
