@@ -69,14 +69,23 @@ class Assistant:
         self._memory = ClipMemory()
 
     @classmethod
-    def open(cls, name_or_dir: str | Path = "bundle", *, device: str = "auto") -> Assistant:
-        """Load a model by name or folder."""
+    def open(
+        cls,
+        name_or_dir: str | Path = "bundle",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        offload: bool = False,
+        context_length: int | None = None,
+    ) -> Assistant:
+        """Load a model by name or folder; ``WeightsError`` if it does not fit. See ``model.placement.LoadWish``."""
         reader = FrameReader()
         reader.warm()  # the decoder's process starts while the weights are read
-        from gpt4video_cli.model.checkpoint import load_model
+        from gpt4video_cli.model.checkpoint import open_model
+        from gpt4video_cli.model.placement import LoadWish
 
         try:
-            return cls(load_model(name_or_dir, device=device), reader)
+            return cls(open_model(name_or_dir, LoadWish(device, dtype, offload, context_length)), reader)
         except BaseException:
             reader.close()
             raise

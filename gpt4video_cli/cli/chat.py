@@ -13,6 +13,7 @@ from gpt4video_cli.cli import options as opt
 from gpt4video_cli.cli.chat_films import FilmWishes, Mode
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
+from gpt4video_cli.model.placement import LoadWish
 from gpt4video_cli.session import ClipRequest
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.sniff import sniff
@@ -38,8 +39,7 @@ class ChatRequest:
     card: Card
     folder: Path
     model: str
-    device: str
-    dtype: str
+    loading: LoadWish
     time_limit: float
     json: bool
     quiet: bool
@@ -74,7 +74,10 @@ def chat(
     max_tokens: opt.MaxTokens = None,
     stop: opt.Stop = None,
     device: opt.Device = "auto",
-    dtype: opt.DType = "auto",
+    dtype: opt.Precision = "auto",
+    offload: opt.Offload = False,
+    context_length: opt.ContextLength = None,
+    explain: opt.Explain = False,
     show_receipt: Annotated[
         bool, typer.Option("--show-receipt", help="Say on stderr which moments of each clip were seen.")
     ] = False,
@@ -96,6 +99,8 @@ def chat(
 
     With --prompt, or with text piped into stdin, only the answer goes to stdout. Otherwise a conversation starts;
     /help lists what can be typed there. With --prompt TEXT stdin is not read, so that it works inside shell loops.
+
+    Nothing is loaded that does not fit into the memory that is free: --explain shows what goes where.
     """
     given = {
         "temperature": temperature,
@@ -114,7 +119,9 @@ def chat(
         "end": end,
         "at": at,
     }
-    opt.check_device(device, dtype, time_limit)
+    loading = LoadWish(device, dtype, offload, context_length)
+    loading.check_installed()
+    opt.check_time_limit(time_limit)
     opt.answer_options(given)  # wrong options are told before anything is looked for
     opt.sampling_plan(**times, sampling=sampling)
     chosen = _film_mode(yes=yes, ask=ask, no=no_generate)
@@ -122,6 +129,10 @@ def chat(
         find_generator(generator)  # an unknown one is told now, not when a clip is to be filmed
     if not Path(output).is_dir():
         raise UsageError(f"--output is {output}; it must be a folder that exists")
+    if explain:
+        from gpt4video_cli.cli.explain import explain_model
+
+        return explain_model(model, loading, json=json)
     text = read_prompt(prompt)
     if chosen == "ask" and not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("--ask needs a terminal", hint="--yes films, --no-generate does not")
@@ -140,8 +151,7 @@ def chat(
         card=card,
         folder=folder,
         model=model,
-        device=device,
-        dtype=dtype,
+        loading=loading,
         time_limit=time_limit,
         json=json,
         quiet=quiet,

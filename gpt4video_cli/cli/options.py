@@ -56,6 +56,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which model answers.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 DType = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16.")]
+Precision = Annotated[
+    str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16, float16; 8bit, 4bit with bitsandbytes.")
+]
+Offload = Annotated[bool, typer.Option("--offload", help="Layers that no GPU has room for stay in the main memory.")]
+ContextLength = Annotated[
+    int | None,
+    typer.Option("--context-length", metavar="N", help="Remember N tokens at most, which takes less memory."),
+]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Print which part of the model would go where, in GB, and load nothing.")
+]
 
 Frames = Annotated[
     int | None, typer.Option(metavar="N", help="Look at N moments of each clip, evenly spread (else the model's own).")
@@ -154,6 +165,11 @@ def check_device(device: str, dtype: str, time_limit: float) -> None:
         raise UsageError(f"--device is {device!r}; it must be auto, cpu, cuda, cuda:N or mps")
     if dtype not in _DTYPES:
         raise UsageError(f"--dtype is {dtype!r}; it must be one of {', '.join(_DTYPES)}")
+    check_time_limit(time_limit)
+
+
+def check_time_limit(time_limit: float) -> None:
+    """Seconds for a clip: a number above 0."""
     if not (math.isfinite(time_limit) and time_limit > 0):
         raise UsageError(f"--time-limit is {time_limit}; it must be a number of seconds above 0")
 

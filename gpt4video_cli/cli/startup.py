@@ -120,10 +120,10 @@ class Startup:
         quieten_libraries()
         with self._timed("import_torch"):
             from gpt4video_cli.assistant import Assistant
-            from gpt4video_cli.model.checkpoint import load_model
+            from gpt4video_cli.model.checkpoint import open_model
         self.reader.raise_failures()
         request = self._request
-        self._model = load_model(request.model, device=request.device, dtype=request.dtype)
+        self._model = open_model(request.model, request.loading)
         self._loading = threading.Thread(target=self._load_language, name="load_language", daemon=True)
         self._loading.start()
         return Assistant(self._model, self.reader)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.language.llama_folder import PICKLES, first_line, quiet
@@ -77,19 +77,26 @@ def check_fits(folder: Path, tensors: dict[str, torch.Tensor], model: LlamaForCa
         if match is None:
             continue
         try:
-            weight = model.get_submodule(match["module"]).weight
+            widths = _widths(model.get_submodule(match["module"]))
         except AttributeError:
             raise WeightsError(
                 f"{folder}: the language model has no layer {match['module']}",
                 hint="the adapter was trained for another language model",
             ) from None
         axis, side = (1, "input") if match["side"] == "A" else (0, "output")
-        if tensor.shape[axis] != weight.shape[axis]:
+        if tensor.shape[axis] != widths[axis]:
             raise WeightsError(
                 f"{folder}: the adapter's {match['module']} has {side} width {tensor.shape[axis]}, "
-                f"the language model's has {weight.shape[axis]}",
+                f"the language model's has {widths[axis]}",
                 hint="the adapter was trained for another language model",
             )
+
+
+def _widths(layer: Any) -> tuple[int, int]:
+    """Output and input width of a layer; not from its weight where it is linear, for in 4 bits that is one column."""
+    if hasattr(layer, "out_features"):
+        return int(layer.out_features), int(layer.in_features)
+    return int(layer.weight.shape[0]), int(layer.weight.shape[1])
 
 
 def _changes_something(wrapped: torch.nn.Module) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,20 @@ COMPUTED = re.compile(r"rotary_emb\.inv_freq$")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype, four_bit: bool = False) -> LlamaForCausalLM:
+def load_llama(
+    folder: str | Path,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    four_bit: bool = False,
+    eight_bit: bool = False,
+    device_map: Mapping[str, str] | None = None,
+) -> LlamaForCausalLM:
     """The model in evaluation mode on ``device``. ``WeightsError`` names the file or tensor that is wrong.
 
-    ``four_bit``: its linear layers as NF4 with their scales quantised too (QLoRA, arXiv 2305.14314), to be trained
-    around; needs bitsandbytes.
+    Tensor by tensor straight to its place and type. ``four_bit``: its linear layers as NF4 with their scales quantised
+    too (QLoRA, arXiv 2305.14314), to be trained around; ``eight_bit``: as LLM.int8 (arXiv 2208.07339); both need
+    bitsandbytes. ``device_map``: module -> device, spread over several, see ``model.placement``.
     """
     folder = Path(folder)
     check_files(folder)
@@ -38,7 +47,11 @@ def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype, four_bit:
     # alone is 3.5 of them (torch._dynamo 0.4, torch.distributed 0.5, sympy 0.3 among its imports).
     from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-    quantised = _four_bit(device, dtype) if four_bit else {}
+    if four_bit and eight_bit:
+        raise UsageError("weights are held in 4 or in 8 bits, not in both")
+    quantised = _quantised(dtype, 4 if four_bit else 8) if four_bit or eight_bit else {}
+    # Without a map weights on the CPU stay views of their file, and a start does not wait for accelerate.
+    placed = device_map or (None if device == "cpu" and not quantised else {"": device})
     try:
         with quiet():
             model, report = LlamaForCausalLM.from_pretrained(
@@ -49,25 +62,38 @@ def load_llama(folder: str | Path, *, device: str, dtype: torch.dtype, four_bit:
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # reported below, with the tensor's name
                 output_loading_info=True,
+                device_map=None if placed is None else {module: _numbered(where) for module, where in placed.items()},
                 **quantised,
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
         raise WeightsError(f"{folder}: cannot be loaded: {first_line(error)}") from error
     _refuse_gaps(folder, report)
-    return (model if four_bit else model.to(device)).eval()
+    loaded: LlamaForCausalLM = model.eval()
+    return loaded
 
 
-def _four_bit(device: str, dtype: torch.dtype) -> dict[str, Any]:
+def _numbered(device: str) -> str | int:
+    """``cuda:1`` as 1: of several devices accelerate takes the first of a set for the main one, and only the order of
+    small numbers in a set is certain."""
+    kind, _, number = device.partition(":")
+    return int(number) if kind == "cuda" and number else device
+
+
+def _quantised(dtype: torch.dtype, bits: int) -> dict[str, Any]:
     import importlib.util
+    import logging
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("4-bit weights need bitsandbytes", hint="pip install bitsandbytes")
+        raise UsageError(f"{bits}-bit weights need bitsandbytes", hint="pip install bitsandbytes")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every cast to 16 bits
     from transformers import BitsAndBytesConfig
 
+    if bits == 8:
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    return {"quantization_config": config, "device_map": {"": device}}
+    return {"quantization_config": config}
 
 
 def check_files(folder: Path) -> None:
@@ -85,7 +111,7 @@ def check_files(folder: Path) -> None:
         if pickles:
             raise WeightsError(
                 f"{folder}: {pickles[0]} is a pickle, which can run code and is never opened here",
-                hint="convert the weights to safetensors first",
+                hint="gpt4video models import --format hf-llama makes safetensors of it",
             )
         raise WeightsError(f"{folder}: no model.safetensors", hint="the folder is incomplete")
     shards = index.get("weight_map")

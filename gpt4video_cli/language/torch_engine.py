@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +83,16 @@ class TorchEngine:
         dtype: torch.dtype | str = "auto",
         context_length: int | None = None,
         merge_adapter: bool | None = None,
+        weights: str | None = None,
+        device_map: Mapping[str, str] | None = None,
     ) -> TorchEngine:
         """From a Hugging Face LLaMA folder and, if given, a PEFT LoRA folder.
 
         ``device`` "auto": a CUDA GPU if there is one, else the CPU. ``dtype`` "auto": float32 on a CPU (half precision
         is slow or missing on most), else bfloat16. ``context_length`` may shorten the model's own. ``merge_adapter``
         None: adds the adapter to the weights in float32, and keeps it apart in narrower formats, where rounding the
-        sum would lose part of it.
+        sum would lose part of it. ``weights`` "8bit" or "4bit": linear layers so narrow (bitsandbytes), the rest in
+        ``dtype``. ``device_map``: layers on several devices, see ``model.placement``; ``device`` is then the first.
         """
         folder = Path(folder)
         tokenizer = Tokenizer.load(folder)  # before the slow imports, so that a bad folder is told at once
@@ -101,16 +104,16 @@ class TorchEngine:
 
         place = choose_device(device)
         number = choose_dtype(dtype, place)
-        model = load_llama(folder, device=str(place), dtype=number)
+        narrow = {"eight_bit": weights == "8bit", "four_bit": weights == "4bit"}
+        model = load_llama(folder, device=str(place), dtype=number, device_map=device_map, **narrow)
         rows = model.config.vocab_size
         if tokenizer.size > rows:
             raise WeightsError(f"{folder}: the tokenizer has ids up to {tokenizer.size - 1}, the model has {rows} rows")
         if adapter is not None:
             from gpt4video_cli.language.adapter import attach_adapter
 
-            model = attach_adapter(
-                model, adapter, merge=number == torch.float32 if merge_adapter is None else merge_adapter
-            )
+            exact = number == torch.float32 and not any(narrow.values())
+            model = attach_adapter(model, adapter, merge=exact if merge_adapter is None else merge_adapter)
         longest = int(model.config.max_position_embeddings)
         if context_length is not None and not 1 < context_length <= longest:
             raise UsageError(f"context length must be between 2 and the model's {longest}, got {context_length}")

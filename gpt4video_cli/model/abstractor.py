@@ -264,12 +264,12 @@ def load_abstractor(path: str | Path, *, device: str = "auto", dtype: str | torc
     """What ``save_abstractor`` wrote, in eval mode. Strict: a tensor or a setting too many or too few is an error."""
     path = Path(path)
     config = read_abstractor_config(path)
-    tensors, _ = read_safetensors(path)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     with torch.device("meta"):
         abstractor = Abstractor(config)
-    load_strict(abstractor, {name: tensor.to(place, kind) for name, tensor in tensors.items()}, path)
+    tensors, _ = read_safetensors(path, device=place, dtype=kind)
+    load_strict(abstractor, tensors, path)
     return abstractor.eval().requires_grad_(False)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.model.abstractor import Abstractor, load_abstractor, read_abstractor_config
+from gpt4video_cli.model.placement import LoadWish, Placement, plan_model
 from gpt4video_cli.model.prompt import PromptTemplate, find_template
 from gpt4video_cli.model.strict_load import choose_device, choose_dtype, read_json
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, load_visual_encoder
@@ -43,14 +44,23 @@ class Model:
     """A model folder, open. Its parts load when first asked for, or in the background after ``warm``.
 
     ``timings`` has the seconds each part took to load: ``load_vision``, ``load_abstractor``, ``load_language`` (which
-    includes importing transformers). Safe to use from several threads.
+    includes importing transformers). ``placement``: where the language model goes, if that was planned; else all is on
+    ``device`` in ``dtype``. Safe to use from several threads.
     """
 
-    def __init__(self, card: Card, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        card: Card,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        placement: Placement | None = None,
+    ) -> None:
         self.card = card
         self.folder = folder
         self.device = device
         self.dtype = dtype
+        self.placement = placement
         self.timings: dict[str, float] = {}
         self.template: PromptTemplate = find_template(card.template)
         self.preprocess_config = PreprocessConfig.from_folder(folder / "vision")
@@ -105,12 +115,15 @@ class Model:
     def _load_engine(self) -> Engine:
         from gpt4video_cli.language.torch_engine import TorchEngine
 
-        adapter = self.folder / "adapter"
+        adapter, planned = self.folder / "adapter", self.placement
         return TorchEngine.load(
             self.folder / "language",
             adapter=adapter if adapter.is_dir() else None,
             device=str(self.device),
             dtype=self.dtype,
+            context_length=None if planned is None else planned.sizes.context,
+            weights=None if planned is None else planned.sizes.precision.weights,
+            device_map=None if planned is None else planned.device_map,
         )
 
 
@@ -141,10 +154,24 @@ class _Part(Generic[Loaded]):
 
 
 def load_model(name_or_dir: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto") -> Model:
-    """A model by its name or its folder. That its parts are there and fit each other is checked here; see ``Model``."""
+    """A model by its name or its folder. That its parts are there and fit each other is checked here; see ``Model``.
+
+    For one who uses some parts only: whether all of them find room is not looked at. ``open_model`` does.
+    """
     card, folder = find_model(name_or_dir)
     place = choose_device(device)
     return Model(card, folder, place, choose_dtype(dtype, place))
+
+
+def open_model(name_or_dir: str | Path, wish: LoadWish | None = None) -> Model:
+    """A model of which every part will be used, placed by ``model.placement`` on the memory that is free now.
+
+    Raises ``WeightsError`` before anything is loaded if it does not fit, and says what would.
+    """
+    card, folder = find_model(name_or_dir)
+    placement = plan_model(card, folder, wish or LoadWish())
+    place = choose_device(placement.main)
+    return Model(card, folder, place, choose_dtype(placement.sizes.precision.compute, place), placement)
 
 
 def _check_sizes(folder: Path, preprocessing: PreprocessConfig) -> None:

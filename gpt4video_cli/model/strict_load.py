@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt4video_cli.errors import UsageError, WeightsError
+from gpt4video_cli.model.tensor_headers import INDEX, shards
+from gpt4video_cli.model.tensor_headers import read_json as read_json
 from gpt4video_cli.whole_file import whole_file
 
 _REPAIR_HINT = "fetch or make the file again, or use the configuration it was made with"
@@ -48,23 +49,26 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     return known[dtype]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from ``path``; anything else is a ``WeightsError`` that names the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: file is missing", hint="the model folder is incomplete") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+def read_safetensors(
+    path: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    rename: Callable[[str], str | None] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, straight on ``device``, and its metadata.
 
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors (on the CPU, stored dtype) and the metadata of a safetensors file."""
-    with _open_safetensors(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    ``dtype`` None: as stored, and on the CPU a view of the file itself, of which the system loads what is touched. Else
+    each tensor is converted alone, so that there is never a second copy of more than one. ``rename`` gives a tensor's
+    new name, or None for one that is left on disk.
+    """
+    tensors: dict[str, Tensor] = {}
+    with _open_safetensors(path, device) as file:
+        for name in file.keys():  # noqa: SIM118
+            wanted = name if rename is None else rename(name)
+            if wanted is not None:
+                tensor = file.get_tensor(name)
+                tensors[wanted] = tensor if dtype is None else tensor.to(dtype)
         return tensors, dict(file.metadata() or {})
 
 
@@ -75,29 +79,39 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _open_safetensors(path: Path) -> Iterator[Any]:
+def _open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise WeightsError(f"{path}: file is missing", hint="the model folder is incomplete")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})", hint=_REPAIR_HINT) from error
 
 
-def read_sharded_safetensors(folder: Path, stem: str = "model") -> tuple[dict[str, Tensor], Path]:
-    """Tensors of ``stem.safetensors``, or of all shards that ``stem.safetensors.index.json`` lists; and that file."""
-    index = folder / f"{stem}.safetensors.index.json"
-    if not index.is_file():
-        whole = folder / f"{stem}.safetensors"
-        return read_safetensors(whole)[0], whole
-    weight_map = read_json(index).get("weight_map", {})
+def read_sharded_safetensors(
+    folder: Path,
+    stem: str = "model",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    rename: Callable[[str], str | None] | None = None,
+) -> tuple[dict[str, Tensor], Path]:
+    """Tensors of ``stem.safetensors``, or of all shards that ``stem.safetensors.index.json`` lists; and that file.
+
+    For the rest see ``read_safetensors``.
+    """
+    index, whole = folder / INDEX.format(stem=stem), folder / f"{stem}.safetensors"
+    if whole.is_file() or not index.is_file():
+        return read_safetensors(whole, device=device, dtype=dtype, rename=rename)[0], whole
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(weight_map.values())):
-        tensors.update(read_safetensors(folder / shard)[0])
-    missing = sorted(set(weight_map) - set(tensors))
+    for shard in shards(index):
+        tensors.update(read_safetensors(folder / shard, device=device, dtype=dtype, rename=rename)[0])
+    listed = read_json(index)["weight_map"]
+    wanted = {name: name if rename is None else rename(name) for name in listed}
+    missing = sorted(name for name, new in wanted.items() if new is not None and new not in tensors)
     if missing:
         raise WeightsError(f"{index}: lists {missing[0]}, which is in none of its files", hint=_REPAIR_HINT)
     return tensors, index

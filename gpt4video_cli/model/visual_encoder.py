@@ -28,9 +28,9 @@ from gpt4video_cli.model.strict_load import (
     read_sharded_safetensors,
     write_safetensors,
 )
+from gpt4video_cli.model.tensor_headers import VISION_PREFIX, name_in_encoder
 from gpt4video_cli.whole_file import write_whole
 
-_PREFIX = "vision_model."
 _TEMPORAL_NORM_EPS = 1e-5  # the reference leaves torch's default here, whatever the configuration says
 
 
@@ -253,7 +253,7 @@ def _quick_gelu(x: Tensor) -> Tensor:
 def save_visual_encoder(encoder: VisualEncoder, folder: str | Path) -> None:
     """Write ``config.json`` and ``model.safetensors`` so that ``transformers.CLIPVisionModel`` opens them."""
     folder = Path(folder)
-    tensors = {_PREFIX + name: value for name, value in encoder.state_dict().items()}
+    tensors = {VISION_PREFIX + name: value for name, value in encoder.state_dict().items()}
     write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
     write_whole(folder / "config.json", json.dumps(encoder.config.as_clip_vision_config(), indent=2) + "\n")
 
@@ -273,22 +273,10 @@ def load_visual_encoder(
     config = VisualEncoderConfig.from_clip_vision_config(read_json(folder / "config.json"), folder / "config.json")
     if final_norm is not None:
         config = replace(config, final_norm=final_norm)
-    tensors, file = read_sharded_safetensors(folder)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     with torch.device("meta"):
         encoder = VisualEncoder(config)
-    wanted = {name: tensor.to(place, kind) for name, tensor in _vision_part(tensors).items()}
-    load_strict(encoder, wanted, file)
+    tensors, file = read_sharded_safetensors(folder, device=place, dtype=kind, rename=name_in_encoder)
+    load_strict(encoder, tensors, file)
     return encoder.eval().requires_grad_(False)
-
-
-def _vision_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without ``vision_model.``; what belongs to CLIP's other half, and old index buffers, are left out."""
-    other_half = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-    kept = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(other_half) and not name.endswith("embeddings.position_ids")
-    }
-    return kept
