@@ -5,10 +5,12 @@ name = "bundle"
 summary = "one line"
 licence = "Apache-2.0"
 limits = ["what it cannot do", ...]
+parameters = 7000000000     of all parts together
 [prompt]      template = "paper"
 [sampling]    frames = 8, mode = "exact"
 [vision]      final_norm = true
 [generation]  temperature = 0.0, top_p = 1.0, max_tokens = 128
+[parts.NAME]  where its weights come from: repository, revision, files (patterns), format (of ``models import``)
 [measured]    any numbers, in tables if you like
 [training]    what a training run notes of itself
 """
@@ -34,6 +36,23 @@ Measured = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Download:
+    """A hub repository that holds a part of a model, and what turns it into one."""
+
+    repository: str
+    format: str
+    """A format of ``gpt4video models import``."""
+    revision: str | None = None
+    """A branch, tag or commit; None: main."""
+    files: tuple[str, ...] = ()
+    """Patterns of the files that are needed; none: see ``sources.needed``."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repository):
+            raise WeightsError(f"repository is {self.repository!r}; it must be OWNER/NAME")
+
+
+@dataclass(frozen=True)
 class Card:
     """A model's card. Sampling and generation are its defaults; the command line may override them."""
 
@@ -53,6 +72,10 @@ class Card:
     max_tokens: int = 256
     folder: str | None = None
     """Where the weights are, if not beside the card: ``package:PACKAGE/FOLDER`` or a path. See ``weights.locate``."""
+    parameters: int | None = None
+    """Of all parts together, where they are published or were counted."""
+    parts: Mapping[str, Download] = field(default_factory=dict)
+    """Where weights that do not ship come from."""
     made_from: str = ""
     citation: str = ""
     limits: tuple[str, ...] = ()
@@ -90,6 +113,7 @@ _KEYS: dict[str, _Key] = {
     "summary": _Key("", "summary", str, required=True),
     "licence": _Key("", "licence", str, required=True),
     "folder": _Key("", "folder", str),
+    "parameters": _Key("", "parameters", int),
     "made_from": _Key("", "made_from", str),
     "citation": _Key("", "citation", str),
     "limits": _Key("", "limits", list),
@@ -145,6 +169,7 @@ def _parse(text: str) -> Card:
     values: dict[str, Any] = {
         "measured": measured_numbers(content.pop("measured", {})),
         "training": measured_numbers(content.pop("training", {}), "training", texts=True),
+        "parts": _parts(content.pop("parts", {})),
     }
     tables: dict[str, Any] = {"": content, **{name: content.pop(name, {}) for name in _TABLES}}
     for name, place in _KEYS.items():
@@ -160,6 +185,28 @@ def _parse(text: str) -> Card:
         for key in table:
             raise WeightsError(f"unknown key {f'{name}.{key}' if name else key}")
     return Card(**values)
+
+
+_PART = {"repository": str, "format": str, "revision": str, "files": list}
+
+
+def _parts(tables: Any) -> dict[str, Download]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise WeightsError("parts must be a table of tables")
+    parts = {}
+    for name, table in tables.items():
+        for key in table:
+            if key not in _PART:
+                raise WeightsError(f"unknown key parts.{name}.{key}")
+        for key in ("repository", "format"):
+            if key not in table:
+                raise WeightsError(f"parts.{name}.{key} is missing")
+        values = {key: typed(value, _PART[key], f"parts.{name}.{key}") for key, value in table.items()}
+        try:
+            parts[name] = Download(**values)
+        except WeightsError as error:
+            raise WeightsError(f"parts.{name}.{error}") from error
+    return parts
 
 
 def typed(value: Any, kind: type, where: str) -> Any:
@@ -199,6 +246,10 @@ def render_card(card: Card) -> str:
             value = getattr(card, name)
             if place.table == table and (place.required or table or value not in (None, "", ())):
                 lines.append(f"{place.key} = {toml_value(value)}")
+    for name, part in card.parts.items():
+        lines += ["", f"[parts.{_toml_key(name)}]"]
+        values = {key: getattr(part, key) for key in _PART}
+        lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if value not in (None, ())]
     tables = [*_measured_lines(card.measured, "measured"), *_measured_lines(card.training, "training")]
     return "\n".join([*lines, *tables]) + "\n"
 

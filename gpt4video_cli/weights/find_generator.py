@@ -16,9 +16,12 @@ from gpt4video_cli.errors import UsageError, WeightsError
 from gpt4video_cli.weights import locate
 from gpt4video_cli.weights.card import FILE_NAME
 from gpt4video_cli.weights.generator_card import GeneratorCard, is_generator_card, read_generator_card
+from gpt4video_cli.weights.lock_file import read_lock
 
 DEFAULT_GENERATOR = "bundle-film"
 INDEX = "model_index.json"
+PIPELINE = "pipeline"
+"""The part of a lock file that is a whole diffusers folder."""
 _PACKAGE = "package:"
 
 
@@ -39,10 +42,8 @@ class GeneratorFolder:
 
 
 def known_generators() -> dict[str, Path]:
-    """Name -> card file, of the cards that ship with the program and of the models under ``models_home()``."""
-    shipped = {path.stem: path for path in sorted(locate.cards_folder().glob("*.toml")) if is_generator_card(path)}
-    own = sorted(locate.models_home().glob(f"*/{FILE_NAME}"))
-    return {path.parent.name: path for path in own if is_generator_card(path)} | shipped
+    """Name -> card file of the text-to-video models; see ``locate.known_cards``."""
+    return {name: path for name, path in locate.known_cards().items() if is_generator_card(path)}
 
 
 def find_generator(name_or_dir: str | Path) -> FoundGenerator:
@@ -79,12 +80,13 @@ def generator_folder(found: FoundGenerator) -> GeneratorFolder:
     elif (beside / INDEX).is_file() or card.repository is None:
         folder = beside
     else:
-        folder = _cached(card.repository, card.revision, INDEX)
+        folder = _cached(card.repository, _commit(card, PIPELINE, card.revision), INDEX)
     if folder is None or not (folder / INDEX).is_file():
         raise _not_here(card, f"{folder}: no {INDEX}" if folder else f"{card.repository} is not on this machine")
     parts = {}
     for name, part in card.parts.items():
-        place = folder / name if (folder / name).is_dir() else _cached(part.repository, part.revision, "config.json")
+        place = folder / name if (folder / name).is_dir() else None
+        place = place or _cached(part.repository, _commit(card, name, part.revision), "config.json")
         if place is None:
             raise _not_here(card, f"its {name} ({part.repository}) is not on this machine")
         parts[name] = place
@@ -93,6 +95,19 @@ def generator_folder(found: FoundGenerator) -> GeneratorFolder:
         if name not in parts and not (folder / name).is_dir():
             raise _not_here(card, f"{folder / name}: this part is missing")
     return GeneratorFolder(folder, parts)
+
+
+def _commit(card: GeneratorCard, part: str, revision: str | None) -> str | None:
+    """The commit that was pulled, else the card's revision. An interrupted pull is a ``WeightsError``."""
+    lock = read_lock(card.name)
+    if lock is None:
+        return revision
+    if not lock.complete:
+        raise WeightsError(
+            f"generator {card.name!r}: its download was interrupted",
+            hint=f"gpt4video models pull {card.name} goes on with it",
+        )
+    return lock.parts[part].commit if part in lock.parts else revision
 
 
 def read_index(folder: Path) -> dict[str, tuple[str, str]]:

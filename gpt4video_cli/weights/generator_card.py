@@ -3,7 +3,8 @@
 schema = 1
 kind = "generator"                       which tells it from an assistant's card
 name, summary, licence                   as in an assistant's card; also folder, made_from, citation, limits
-repository, revision, variant            of the hub, where the weights are not in a folder
+repository, revision, variant, files     of the hub, where the weights are not in a folder; files: patterns, if not all
+parameters                               of all parts together
 [pipeline]        class = "WanPipeline", dtype = "bfloat16" (on a GPU), prompt_tokens = 512, memory_gb = 8.2
 [pipeline.dtypes] vae = "float32"        parts that differ
 [parts.NAME]      class, repository, revision: a part that is not in the model's own folder
@@ -96,6 +97,10 @@ class GeneratorCard:
     repository: str | None = None
     revision: str | None = None
     variant: str | None = None
+    files: tuple[str, ...] = ()
+    """Patterns of the repository's files that are needed; none: see ``sources.needed``."""
+    parameters: int | None = None
+    """Of all parts together, where they are published or were counted."""
     folder: str | None = None
     """Where the weights are, if not beside the card: ``package:PACKAGE/FOLDER`` or a path."""
     parts: Mapping[str, Part] = field(default_factory=dict)
@@ -124,10 +129,25 @@ class GeneratorCard:
             raise WeightsError(f"repository is {self.repository!r}; it must be OWNER/NAME")
 
 
-_HEAD = ("name", "summary", "licence", "repository", "revision", "variant", "folder", "made_from", "citation", "limits")
+_HEAD = (
+    "name",
+    "summary",
+    "licence",
+    "repository",
+    "revision",
+    "variant",
+    "files",
+    "parameters",
+    "folder",
+    "made_from",
+    "citation",
+    "limits",
+)
 _PIPELINE = {"class": "pipeline", "dtype": "dtype", "prompt_tokens": "prompt_tokens", "memory_gb": "memory_gb"}
 _TYPES: dict[str, Any] = {
     "prompt_tokens": int,
+    "parameters": int,
+    "files": tuple,
     "memory_gb": float,
     "limits": tuple,
     "schedulers": tuple,

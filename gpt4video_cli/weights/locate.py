@@ -38,14 +38,26 @@ def cards_folder() -> Path:
         return Path(__file__).resolve().parents[2] / "model_cards"
 
 
-def known_models() -> dict[str, Path]:
-    """Name -> card file, of the cards that ship with the program and of the models under ``models_home()``.
+def user_cards_folder() -> Path:
+    """The user's own cards, which go before those that ship: GPT4VIDEO_HOME/cards, else in the configuration folder."""
+    if os.environ.get("GPT4VIDEO_HOME"):
+        return home() / "cards"
+    import platformdirs
 
-    Text-to-video models are found by ``find_generator.py``.
-    """
-    shipped = {path.stem: path for path in sorted(cards_folder().glob("*.toml"))}
+    return Path(platformdirs.user_config_dir("gpt4video")) / "cards"
+
+
+def known_cards() -> dict[str, Path]:
+    """Name -> card file of every kind: of ``models_home()``, of those that ship, of the user's; the later win."""
     own = {path.parent.name: path for path in sorted(models_home().glob(f"*/{FILE_NAME}"))}
-    return {name: path for name, path in (own | shipped).items() if not is_generator_card(path)}
+    shipped = {path.stem: path for path in sorted(cards_folder().glob("*.toml"))}
+    users = {path.stem: path for path in sorted(user_cards_folder().glob("*.toml"))}
+    return own | shipped | users
+
+
+def known_models() -> dict[str, Path]:
+    """Name -> card file of the assistants. Text-to-video models are found by ``find_generator.py``."""
+    return {name: path for name, path in known_cards().items() if not is_generator_card(path)}
 
 
 def find_model(name_or_dir: str | Path) -> tuple[Card, Path]:
@@ -57,12 +69,12 @@ def find_model(name_or_dir: str | Path) -> tuple[Card, Path]:
     text = str(name_or_dir)
     known = known_models()
     if isinstance(name_or_dir, str) and text in known:
-        return _from_card(known[text])
+        return from_card(known[text])
     folder = Path(name_or_dir).expanduser()
     if folder.is_dir():
         if not (folder / FILE_NAME).is_file():
             raise WeightsError(f"{folder}: no {FILE_NAME} in this folder", hint="a model folder has a card")
-        return _from_card(folder / FILE_NAME)
+        return from_card(folder / FILE_NAME)
     if folder.exists():
         raise WeightsError(f"{folder}: a model is a folder, this is a file")
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
@@ -70,8 +82,11 @@ def find_model(name_or_dir: str | Path) -> tuple[Card, Path]:
     raise WeightsError(f"no model {text!r}: neither a known name nor a folder", hint=hint)
 
 
-def _from_card(path: Path) -> tuple[Card, Path]:
-    """A card's weights are beside it; else in a package's data; else on a path, from ``home()`` for shipped cards."""
+def from_card(path: Path) -> tuple[Card, Path]:
+    """A card's weights are beside it; else in a package's data; else on a path, from ``home()`` for shipped cards.
+
+    Raises ``WeightsError`` where they are not there, with the command that gets them.
+    """
     card = read_card(path)
     if card.folder is None:
         folder = path.parent if path.name == FILE_NAME else models_home() / card.name
@@ -81,6 +96,10 @@ def _from_card(path: Path) -> tuple[Card, Path]:
         start = path.parent if path.name == FILE_NAME else home()
         folder = start / Path(card.folder).expanduser()
     if not folder.is_dir():
+        if card.parts:
+            raise WeightsError(
+                f"model {card.name!r} is not on this machine", hint=f"get it with: gpt4video models pull {card.name}"
+            )
         raise WeightsError(
             f"model {card.name!r}: its folder {folder} is not there", hint="its weights were not fetched"
         )

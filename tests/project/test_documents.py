@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,22 @@ def parse(words: list[str]) -> None:
     if not rest:
         assert words, "a bare gpt4video is not an example"
         return
-    command = group.get_command(context, rest[0])
-    assert command is not None, f"there is no command {rest[0]!r}"
-    inner = make_context(command, info_name=rest[0], parent=context)
-    command.make_parser(inner).parse_args(rest[1:])
+    while True:
+        command = group.get_command(context, rest[0])
+        assert command is not None, f"there is no command {rest[0]!r}"
+        context = make_context(command, info_name=rest[0], parent=context)
+        _, rest, _ = command.make_parser(context).parse_args(rest[1:])
+        if not hasattr(command, "get_command"):
+            return
+        assert rest, "a bare group of commands is not an example"
+        group = command
+
+
+def every_command(group: Any) -> Iterator[Any]:
+    """The group, its commands, and those of the groups among them."""
+    yield group
+    for command in getattr(group, "commands", {}).values():
+        yield from every_command(command)
 
 
 def all_commands() -> list[list[str]]:
@@ -94,7 +107,7 @@ def test_unknown_command_is_noticed(words: list[str]) -> None:
 def test_options_named_in_the_text_exist() -> None:
     """Options between backticks on their own, such as `--sampling keyframe`, belong to some command."""
     group = command_line()
-    known = {name for command in [group, *group.commands.values()] for p in command.params for name in p.opts}
+    known = {name for command in every_command(group) for parameter in command.params for name in parameter.opts}
     text = (ROOT / "README.md").read_text()
     named = {span.split()[0] for span in re.findall(r"`(--[^`]+)`", text)}
     assert named
