@@ -52,6 +52,9 @@ def list_(json: Json = False, no_color: NoColor = False, debug: Debug = False) -
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print(clean_line("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]])), flush=True)
+    for entry in found:
+        if entry.licence == "?":  # its card cannot be read: the reason stands where the summary would
+            say(entry.summary)
     return int(ExitCode.DONE)
 
 

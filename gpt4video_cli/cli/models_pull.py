@@ -75,12 +75,12 @@ def _lines(plan: PullPlan) -> list[str]:
     for wanted in plan.parts:
         size = sum(file.size for file in wanted.files)
         lines.append(
-            f"  {wanted.listing.repository} at {wanted.listing.commit[:12]}: {len(wanted.files)} files, {human(size)}"
+            f"{wanted.listing.repository} at {wanted.listing.commit[:12]}: {len(wanted.files)} files, {human(size)}"
         )
-    lines.append(f"  licence: {'; '.join(plan.licences())}")
-    lines.append(f"  to fetch: {human(plan.total - plan.here)} of {human(plan.total)}")
+    lines.append(f"licence: {'; '.join(plan.licences())}")
+    lines.append(f"to fetch: {human(plan.total - plan.here)} of {human(plan.total)}")
     if plan.makes_folder:
-        lines.append(f"  then converted into a folder of about {human(plan.total)}")
+        lines.append(f"then converted into a folder of about {human(plan.total)}")
     return lines
 
 
@@ -149,7 +149,7 @@ class _Bars:
         with self._lock:
             self._done[name] = done
             if name not in self._tasks and done < self._sizes[name]:
-                short = clean_line(name.partition("/")[2])[-40:]
+                short = clean_line(name.split("/", 2)[2])[-40:]  # without OWNER/NAME
                 self._tasks[name] = self._progress.add_task(short, total=self._sizes[name])
             if name in self._tasks:
                 self._progress.update(self._tasks[name], completed=done, visible=done < self._sizes[name])

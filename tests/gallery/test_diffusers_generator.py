@@ -54,6 +54,18 @@ def test_the_same_seed_gives_the_same_frames_and_another_others(loaded: Loaded, 
     assert (first != other).mean() > 0.5
 
 
+def test_a_scheduler_that_draws_noise_follows_the_seed_too(wan: DiffusersGenerator) -> None:
+    ancestral = replace(REQUEST, scheduler="flow-euler-a")
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first = wan.film(ancestral).frames
+    assert torch.equal(torch.rand(3), expected), "filming used up the caller's random numbers"
+    assert np.array_equal(first, wan.film(ancestral).frames)
+    assert not np.array_equal(first, wan.film(replace(ancestral, seed=4)).frames)
+    assert not np.array_equal(first, wan.film(replace(REQUEST, scheduler="flow-euler")).frames)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_process_gives_the_same_frames(generator_folder: Any, loaded: Loaded, kind: str) -> None:
     """Loading again, after other films, changes nothing."""

@@ -47,7 +47,7 @@ from gpt4video_cli.recipes.patch_phrases import (
     patches_right,
     train_patch_phrases,
 )
-from gpt4video_cli.recipes.text_to_video import played_backwards
+from gpt4video_cli.recipes.text_to_video import ROUNDS, played_backwards, pools_of
 from gpt4video_cli.recipes.text_to_video import scene_at as film_scene_at
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
@@ -294,3 +294,18 @@ def test_filming_never_sees_a_combination_that_is_held_out() -> None:
             assert shown == reversed_scene(scene) and torch.equal(frames, clip.flip(1))
             turned += 1
     assert turned > 200 and kept > 20
+
+
+def test_each_round_of_filming_draws_from_its_pools() -> None:
+    scenes = [film_scene_at(0, i) for i in range(400)]
+    pools = pools_of(scenes)
+    assert set(pools.big) < set(pools.simple) < set(pools.every) and set(pools.pointed) < set(pools.simple)
+    assert all(scenes[i].shapes[0].shape in ("star", "cross") for i in pools.pointed)
+    assert all(len(scenes[i].shapes) == 1 for i in pools.simple)
+    rng = random.Random(0)
+    first, refined, pointed = ROUNDS
+    assert [first.draws(rng, done, pools) for done in (0.1, 0.5, 0.9)] == [pools.big, pools.simple, pools.every]
+    drawn = [pointed.draws(rng, 0.5, pools) for _ in range(1000)]
+    shares = [sum(pool is one for pool in drawn) / 1000 for one in (pools.pointed, pools.simple, pools.every)]
+    assert shares == pytest.approx([0.45, 0.4, 0.15], abs=0.05)
+    assert {round_.name for round_ in ROUNDS} == {first.name, refined.name, pointed.name} and len(ROUNDS) == 3
