@@ -288,6 +288,12 @@ def digest_of(path: Path, like: HubFile) -> str:
     return str(digest.hexdigest())
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file ``path``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _safe(path: str, repository: str) -> str:
     """``path`` if it stays inside its repository's folder."""
     parts = path.split("/")

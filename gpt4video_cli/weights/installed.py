@@ -12,7 +12,7 @@ from gpt4video_cli.weights import locate
 from gpt4video_cli.weights.card import Card
 from gpt4video_cli.weights.find_generator import FoundGenerator, generator_folder, known_generators
 from gpt4video_cli.weights.generator_card import GeneratorCard
-from gpt4video_cli.weights.hub import INCOMPLETE, HubFile, digest_of, disk_errors
+from gpt4video_cli.weights.hub import INCOMPLETE, HubFile, digest_of, disk_errors, sha256_of
 from gpt4video_cli.weights.lock_file import LockedPart, LockFile, every_lock, lock_path, one_at_a_time, read_lock
 from gpt4video_cli.weights.pull import find_card
 from gpt4video_cli.weights.sources import sources
@@ -95,6 +95,13 @@ def faults(name: str) -> tuple[int, list[str]]:
                 found.append(f"{path}: has {path.stat().st_size} bytes instead of {file.size}")
             elif digest_of(path, file) != file.digest:
                 found.append(f"{path}: its content changed since it was pulled")
+    folder = locate.models_home() / name
+    for place, digest in lock.made.items():
+        count += 1
+        if not (folder / place).is_file():
+            found.append(f"{folder / place}: is missing")
+        elif sha256_of(folder / place) != digest:
+            found.append(f"{folder / place}: its content changed since it was converted")
     if not lock.complete:
         found.append(f"{name}: its pull was interrupted; gpt4video models pull {name} goes on")
     return count, found
@@ -109,6 +116,9 @@ def drop_faulty(name: str) -> None:
             if path.is_file() and digest_of(path, file) != file.digest:
                 path.resolve().unlink()
                 path.unlink(missing_ok=True)
+    folder = locate.models_home() / name
+    if lock and any(not (folder / f).is_file() or sha256_of(folder / f) != digest for f, digest in lock.made.items()):
+        shutil.rmtree(folder, ignore_errors=True)  # pull converts it again
 
 
 @dataclass(frozen=True)

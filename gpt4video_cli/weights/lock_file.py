@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class LockFile:
     name: str
     parts: Mapping[str, LockedPart]
     complete: bool
+    made: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that were converted, by their path in the model's folder; none where nothing was."""
 
     def bytes(self) -> int:
         """Of all files together; a file that two parts share counts once."""
@@ -64,9 +66,9 @@ def read_lock(name: str) -> LockFile | None:
         content = json.loads(text)
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']!r}, this program reads {SCHEMA}")
-        return LockFile(
-            name, {part: _part(value) for part, value in content["parts"].items()}, content["complete"] is True
-        )
+        parts = {part: _part(value) for part, value in content["parts"].items()}
+        made = {str(place): str(digest) for place, digest in content["made"].items()}
+        return LockFile(name, parts, content["complete"] is True, made)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not a lock file ({error})", hint=f"run gpt4video models pull {name} again"
@@ -91,7 +93,13 @@ def write_lock(lock: LockFile) -> None:
         }
         for name, part in lock.parts.items()
     }
-    content = {"schema": SCHEMA, "name": lock.name, "complete": lock.complete, "parts": parts}
+    content = {
+        "schema": SCHEMA,
+        "name": lock.name,
+        "complete": lock.complete,
+        "parts": parts,
+        "made": dict(lock.made),
+    }
     write_whole(lock_path(lock.name), json.dumps(content, indent=1) + "\n")
 
 

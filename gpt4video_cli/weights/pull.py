@@ -16,7 +16,7 @@ from gpt4video_cli.weights.after_pull import make_folder, needs_folder
 from gpt4video_cli.weights.card import Card, read_card
 from gpt4video_cli.weights.find_generator import INDEX, PIPELINE, known_generators
 from gpt4video_cli.weights.generator_card import GeneratorCard, read_generator_card
-from gpt4video_cli.weights.hub import Hub, HubFile, Listing, Report
+from gpt4video_cli.weights.hub import Hub, HubFile, Listing, Report, sha256_of
 from gpt4video_cli.weights.lock_file import LockedPart, LockFile, every_lock, one_at_a_time, read_lock, write_lock
 from gpt4video_cli.weights.sources import Source, needed, sources
 
@@ -131,18 +131,20 @@ def pull(
         if not done:
             write_lock(LockFile(name, parts, complete=False))
         _fetch_all(plan, hub, report, stop)
-        if plan.makes_folder:
-            folder = locate.models_home() / name
-            if not done or not folder.is_dir():
-                if making is not None:
-                    making()
-                make_folder(
-                    plan.card, plan.path, [(w.source, hub.snapshot(w.listing), w.files) for w in plan.parts], folder
-                )
-        else:
-            folder = hub.snapshot(plan.parts[0].listing)
-        write_lock(LockFile(name, parts, complete=True))
+        folder = locate.models_home() / name if plan.makes_folder else hub.snapshot(plan.parts[0].listing)
+        made = before.made if before is not None else {}
+        if plan.makes_folder and not (done and folder.is_dir()):
+            if making is not None:
+                making()
+            pulled = [(w.source, hub.snapshot(w.listing), w.files) for w in plan.parts]
+            make_folder(plan.card, plan.path, pulled, folder)
+            made = {str(path.relative_to(folder)): sha256_of(path) for path in _files_in(folder)}
+        write_lock(LockFile(name, parts, complete=True, made=made))
     return folder
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _locked(wanted: Wanted, hub: Hub) -> LockedPart:

@@ -106,6 +106,25 @@ def test_pickles_are_converted_once_and_film(machine: Machine, files: dict[str, 
     assert code == ExitCode.DONE, err
 
 
+def test_what_was_converted_is_verified_too(machine: Machine) -> None:
+    found = {name: content for name, content in contents(OWL).items() if not name.startswith("expected")}
+    machine.hub.repositories["team/owl"] = Repository(found)
+    write_card(machine, "owl", "mplug-owl", {"model": ("team/owl", "mplug-owl-video")})
+    folder = Path(machine.run("models", "pull", "owl", "--yes")[1].strip())
+    code, out, _ = machine.run("models", "verify", "owl")
+    assert code == ExitCode.DONE and "as they were fetched" in out
+    weights = folder / "abstractor.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    code, out, _ = machine.run("models", "verify", "owl", "--repair")
+    assert code == ExitCode.WEIGHTS and f"{weights}: its content changed" in out
+    machine.hub.requests.clear()
+    assert machine.run("models", "pull", "owl", "--yes")[0] == ExitCode.DONE
+    assert machine.hub.fetched() == [], "the cache was whole: only the conversion was to be done again"
+    assert machine.run("models", "verify", "owl")[0] == ExitCode.DONE
+
+
 class _Code:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return eval, ("__import__('pathlib').Path('ran').touch()",)
