@@ -27,6 +27,7 @@ from gpt4video_cli.recipes.pools import Pooled
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.questions import ask
 from gpt4video_cli.shapeworld.scene import Scene
+from gpt4video_cli.shapeworld.wishes import watching_what_was_filmed
 from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 
@@ -93,7 +94,11 @@ def draw_dialogues(
 
 def _long_dialogue(tokenizer: Tokenizer, scenes: Sequence[Scene], video_tokens: int, rng: random.Random) -> Drawn:
     first, second = rng.randrange(len(scenes)), rng.randrange(len(scenes))
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.2:
+        dialogue = watching_what_was_filmed(rng, scenes=(scenes[first], scenes[second]))
+        return encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first, second)
+    if kind < 0.5:
         dialogue = watching_two(rng, scenes=(scenes[first], scenes[second]), turns=4)
         return encode_dialogue(tokenizer, dialogue, rng, video_tokens=video_tokens), (first, second)
     dialogue = watching(rng, scene=scenes[first], turns=rng.randint(3, 6))

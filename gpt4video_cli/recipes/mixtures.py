@@ -6,7 +6,7 @@ import random
 
 from gpt4video_cli.shapeworld.dialogues import Dialogue, no_clip, watching, watching_two
 from gpt4video_cli.shapeworld.scene import Scene, sample_events, sample_picture, sample_scene
-from gpt4video_cli.shapeworld.wishes import filming, refusing
+from gpt4video_cli.shapeworld.wishes import filming, refusing, watching_what_was_filmed
 
 ABOUT_PICTURES = ("dominant", "camera", "fade", "colour", "yesno")
 ABOUT_EVENTS = ("order", "order", "order", "motion", "colour", "yesno")
@@ -28,8 +28,10 @@ def pretraining_dialogue(rng: random.Random) -> Dialogue:
 def practice_dialogue(rng: random.Random) -> Dialogue:
     """The second round: half of the dialogues ask for clips; a third of the others are about pictures and events."""
     choice = rng.random()
-    if choice < 0.48:
+    if choice < 0.38:
         return filming(rng)
+    if choice < 0.48:
+        return watching_what_was_filmed(rng)
     if choice < 0.66:
         scene = sample_scene(rng, shapes=rng.choice((1, 2, 3)))
         return watching(rng, scene=scene, turns=rng.randint(2, 5))
@@ -45,8 +47,10 @@ def practice_dialogue(rng: random.Random) -> Dialogue:
 def instruction_dialogue(rng: random.Random) -> Dialogue:
     """Stage 2: clips asked for and refused, and enough watching to keep what was learned."""
     choice = rng.random()
-    if choice < 0.4:
+    if choice < 0.32:
         return filming(rng)
+    if choice < 0.42:
+        return watching_what_was_filmed(rng)
     if choice < 0.5:
         return refusing(rng)
     if choice < 0.56:

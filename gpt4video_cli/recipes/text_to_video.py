@@ -163,6 +163,8 @@ class Pools:
     """Simple ones with a big object; a small one is hardly two tokens wide."""
     pointed: Sequence[int]
     """Simple ones with a star or a cross."""
+    spinning: Sequence[int]
+    """Simple ones with an object that spins."""
 
 
 def pools_of(scenes: Sequence[Scene]) -> Pools:
@@ -171,7 +173,8 @@ def pools_of(scenes: Sequence[Scene]) -> Pools:
     simple = [i for i, scene in enumerate(scenes) if _is_simple(scene)] or every
     big = [i for i in simple if all(shape.size == "big" for shape in scenes[i].shapes)] or every
     pointed = [i for i in simple if any(shape.shape in ("star", "cross") for shape in scenes[i].shapes)] or every
-    return Pools(every, simple, big, pointed)
+    spinning = [i for i in simple if any(shape.motion == "spinning" for shape in scenes[i].shapes)] or every
+    return Pools(every, simple, big, pointed, spinning)
 
 
 @dataclass(frozen=True)
@@ -201,14 +204,23 @@ def _mostly_pointed(rng: random.Random, done: float, pools: Pools) -> Sequence[i
     return pools.pointed if draw < 0.45 else pools.simple if draw < 0.85 else pools.every
 
 
+def _mostly_spinning(rng: random.Random, done: float, pools: Pools) -> Sequence[int]:
+    draw = rng.random()
+    return (
+        pools.spinning if draw < 0.4 else pools.pointed if draw < 0.65 else pools.simple if draw < 0.85 else pools.every
+    )
+
+
 ROUNDS = (
     Round("text_to_video", SHIFT, _from_simple_to_every),
     Round("text_to_video_refined", 3.0, _mostly_simple),
     Round("text_to_video_pointed", SHIFT, _mostly_pointed),
+    Round("text_to_video_spinning", SHIFT, _mostly_spinning),
 )
 """After the first round 99 of 100 motions were right, but only 68 of 100 shapes: stars and crosses were rough. After
 the second, with less noise, 73 %. Clips that were noised to level 0.75 and denoised again kept their shape in 96 %, to
-0.9 in 69 %: outlines too are decided among much noise, so the third has as much as the first, and more of them."""
+0.9 in 69 %: outlines too are decided among much noise, so the third has as much as the first, and more of them. After
+it 87 % of the shapes were right; of those that spin 29 of 45 were wrong, so the fourth shows these."""
 
 
 def noise_levels(count: int, generator: torch.Generator, shift: float) -> Tensor:

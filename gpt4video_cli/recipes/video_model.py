@@ -2,7 +2,7 @@
 
     gpt4video train --recipe film --output DIR
 
-drawn clips -> video VAE -> latents -> Wan transformer and text encoder, in three rounds -> a diffusers folder.
+drawn clips -> video VAE -> latents -> Wan transformer and text encoder, in four rounds -> a diffusers folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -48,7 +48,8 @@ class VideoRecipe:
     film: LoopOptions = LoopOptions(steps=4500, learning_rate=2e-3, warm_up=60, average=0.998, muon_rate=6e-3)
     refined: LoopOptions = LoopOptions(steps=1500, learning_rate=1e-3, warm_up=30, average=0.998, muon_rate=4e-3)
     pointed: LoopOptions = LoopOptions(steps=1200, learning_rate=1e-3, warm_up=30, average=0.998, muon_rate=4e-3)
-    """Of the three ``text_to_video.ROUNDS``."""
+    spinning: LoopOptions = LoopOptions(steps=1500, learning_rate=1e-3, warm_up=30, average=0.998, muon_rate=4e-3)
+    """Of the four ``text_to_video.ROUNDS``."""
     film_batch: int = 64
 
 
@@ -62,7 +63,7 @@ def make_video_model(output: Path, work: Path, recipe: VideoRecipe) -> None:
     tokenizer = _tokenizer(work, recipe)
     text_encoder = new_text_encoder(len(tokenizer), seed=recipe.seed)
     transformer = new_transformer(LATENT_CHANNELS, seed=recipe.seed)
-    for part, options in zip(ROUNDS, (recipe.film, recipe.refined, recipe.pointed), strict=True):
+    for part, options in zip(ROUNDS, (recipe.film, recipe.refined, recipe.pointed, recipe.spinning), strict=True):
         train_text_to_video(
             transformer,
             text_encoder,

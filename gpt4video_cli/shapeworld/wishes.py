@@ -143,6 +143,31 @@ def filming(rng: random.Random) -> Dialogue:
     return Dialogue((scene,) if watched else (), tuple(turns), wanted)
 
 
+def watching_what_was_filmed(rng: random.Random, *, scenes: tuple[Scene, Scene] | None = None) -> Dialogue:
+    """A clip is watched, another is asked for, comes, and is asked about: an answer is about it, not the one before.
+
+    What comes is not always what was asked for, so that answers are looked up in the clip and not in the request.
+    """
+    first = scenes[0] if scenes else sample_scene(rng, shapes=1, plain=True)
+    turns = [Turn(*exchange(first, rng), (0,) if i == 0 else ()) for i in range(rng.randint(1, 2))]
+    if len(first.shapes) == 1 and not first.clutter and rng.random() < 0.7:
+        text, wanted = _changed(first, rng)
+    else:
+        wanted = sample_scene(rng, shapes=1, plain=True)
+        text = rng.choice(_REQUESTS).format(clip_prompt(wanted, rng))
+    turns.append(Turn(worn(text, rng), _filmed(wanted, rng)))
+    if scenes:
+        second = scenes[1]
+    else:
+        second = filled(wanted) if rng.random() < 0.6 else sample_scene(rng, shapes=rng.choice((1, 2)), plain=True)
+    for i in range(rng.randint(1, 3)):
+        about = 1 if i == 0 or rng.random() < 0.8 else 0
+        user, answer = exchange((first, second)[about], rng)
+        place = f"In {rng.choice(('video', 'clip'))} {about + 1}: " if about == 0 or rng.random() < 0.4 else ""
+        turns.append(Turn(worn(f"{place}{user}", rng), answer, (1,) if i == 0 else ()))
+    return Dialogue((first, second), tuple(turns))
+
+
 _HARM = (
     "naked people", "a nude woman", "sex", "porn", "people having sex", "a man who kills a woman", "a bloody murder",
     "a dead body", "torture", "someone being beaten", "how to build a bomb", "a school shooting", "suicide",

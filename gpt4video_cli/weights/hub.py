@@ -308,7 +308,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise WeightsError(
                 f"{path.parent}: the disk is full", hint="free some space and run it again: it goes on from there"
             ) from error

@@ -53,6 +53,7 @@ from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.prompts import held_out
 from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_any, sample_scene
+from gpt4video_cli.shapeworld.wishes import watching_what_was_filmed
 from gpt4video_cli.training.loop import LoopOptions
 
 
@@ -84,7 +85,7 @@ def as_chat_would(tokenizer: Tokenizer, dialogue: Dialogue, video_tokens: int) -
 
 def test_training_sees_exactly_the_tokens_that_a_chat_sends(tokenizer: Tokenizer) -> None:
     rng = random.Random(0)
-    for make in [watching] * 10 + [watching_two] * 10:
+    for make in [watching] * 10 + [watching_two] * 10 + [watching_what_was_filmed] * 10:
         dialogue = make(rng)
         example = encode_dialogue(tokenizer, dialogue, rng, video_tokens=5)
         assert example.ids == as_chat_would(tokenizer, dialogue, 5)
@@ -303,9 +304,11 @@ def test_each_round_of_filming_draws_from_its_pools() -> None:
     assert all(scenes[i].shapes[0].shape in ("star", "cross") for i in pools.pointed)
     assert all(len(scenes[i].shapes) == 1 for i in pools.simple)
     rng = random.Random(0)
-    first, refined, pointed = ROUNDS
+    first, _, pointed, spinning = ROUNDS
     assert [first.draws(rng, done, pools) for done in (0.1, 0.5, 0.9)] == [pools.big, pools.simple, pools.every]
     drawn = [pointed.draws(rng, 0.5, pools) for _ in range(1000)]
     shares = [sum(pool is one for pool in drawn) / 1000 for one in (pools.pointed, pools.simple, pools.every)]
     assert shares == pytest.approx([0.45, 0.4, 0.15], abs=0.05)
-    assert {round_.name for round_ in ROUNDS} == {first.name, refined.name, pointed.name} and len(ROUNDS) == 3
+    assert all(scenes[i].shapes[0].motion == "spinning" for i in pools.spinning)
+    assert sum(spinning.draws(rng, 0.5, pools) is pools.spinning for _ in range(1000)) == pytest.approx(400, abs=60)
+    assert len({part.name for part in ROUNDS}) == len(ROUNDS), "rounds of one name would share a checkpoint"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpt4video_cli.errors import ExitCode, WeightsError
 from gpt4video_cli.weights.card import Card, parse_card, read_card, render_card
+from gpt4video_cli.weights.locate import cards_folder
 
 TEXT = """\
 schema = 1
@@ -124,3 +126,33 @@ _TABLES = st.dictionaries(_LINES, _NUMBERS | st.dictionaries(_LINES, _NUMBERS, m
 )
 def test_what_is_written_reads_back(card: Card) -> None:
     assert parse_card(render_card(card)) == card
+
+
+@pytest.mark.parametrize("name", ["bundle", "gpt4video-7b", "gpt4video-7b-assembly"])
+def test_shipped_assistants_have_whole_cards(name: str) -> None:
+    from gpt4video_cli.model.prompt import find_template
+    from gpt4video_cli.weights.convert import FORMATS
+
+    card = read_card(cards_folder() / f"{name}.toml")
+    assert card.name == name and card.licence and card.citation and card.limits and card.made_from
+    assert find_template(card.template).name == card.template
+    assert bool(card.parts) != bool(card.folder)
+    assert {part.format for part in card.parts.values()} <= set(FORMATS)
+    assert parse_card(render_card(card)) == card
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("[parts.model]\nformat = 'hf-clip'", "parts.model.repository is missing"),
+        ("[parts.model]\nrepository = 'a/b'", "parts.model.format is missing"),
+        ("[parts.model]\nrepository = 'a'\nformat = 'hf-clip'", "parts.model.repository is 'a'"),
+        ("[parts.model]\nrepository = 'a/b'\nformat = 'hf-clip'\nsize = 3", "unknown key parts.model.size"),
+        ("[parts]\nmodel = 1", "parts must be a table of tables"),
+        ("[parts.model]\nrepository = 'a/b'\nformat = 'hf-clip'\nfiles = 'x'", "parts.model.files must be a list"),
+    ],
+)
+def test_parts_are_read_strictly(table: str, told: str) -> None:
+    text = render_card(Card(name="m", summary="s", licence="l"))
+    with pytest.raises(WeightsError, match=re.escape(told)):
+        parse_card(f"{text}\n{table}\n")

@@ -206,6 +206,23 @@ def test_too_small_a_disk_is_told_before_anything_is_fetched(machine: Machine) -
     assert not any(path.endswith(UNET) for path, _ in machine.hub.fetched())
 
 
+def test_a_disk_that_fills_up_is_told_and_the_next_pull_goes_on(machine: Machine) -> None:
+    content = large(machine)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
+        "sys.argv = ['gpt4video', 'models', 'pull', 'tiny', '--yes'];"
+        "from gpt4video_cli.cli.app import main; main()"
+    )
+    found = subprocess.run([sys.executable, "-c", code], env=machine.environment(), capture_output=True, text=True)
+    assert found.returncode == ExitCode.WEIGHTS and "disk is full" in found.stderr, found.stderr
+    (kept,) = (path for path in machine.incomplete() if path.name.startswith(digest(content)))
+    have = kept.stat().st_size
+    assert 0 < have <= 2_000_000 and kept.read_bytes() == content[:have]
+    machine.hub.requests.clear()
+    assert machine.pull()[0] == ExitCode.DONE
+    assert [span for path, span in machine.hub.fetched() if path.endswith(UNET)] == [f"bytes={have}-"]
+
+
 def test_nobody_to_ask_means_nothing_is_fetched(machine: Machine) -> None:
     code, _, err = machine.run("models", "pull", "tiny")
     assert code == ExitCode.USAGE and "--yes" in err
