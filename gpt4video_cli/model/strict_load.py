@@ -85,7 +85,9 @@ def _open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterato
     if not path.is_file():
         raise WeightsError(f"{path}: file is missing", hint="the model folder is incomplete")
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        # torch's "cpu:0", which accelerate says, is unknown to safetensors.
+        place = "cpu" if torch.device(device).type == "cpu" else str(device)
+        with safe_open(path, framework="pt", device=place) as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})", hint=_REPAIR_HINT) from error
