@@ -127,7 +127,7 @@ def test_the_whole_loop_at_a_terminal(tmp_path: Path) -> None:
         program.expect(r"clip written: \S*blue-circle\S*\.mp4")
         program.expect(r"\[1 clip\]")
         program.send("In video 2: What colour is the circle?\r")
-        program.expect("is blue")
+        program.expect("is blue", timeout=30)
         program.expect("> ")
         program.send("/exit\r")
         program.expect(pexpect.EOF)
