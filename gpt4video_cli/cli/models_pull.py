@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt4video_cli.cli.confirm import confirm
 from gpt4video_cli.cli.options import Debug, NoColor, Quiet
 from gpt4video_cli.cli.terminal import Status, clean_line, say
-from gpt4video_cli.errors import CancelledError, ExitCode, UsageError
+from gpt4video_cli.errors import CancelledError, ExitCode
 
 if TYPE_CHECKING:
     from gpt4video_cli.weights.pull import PullPlan
@@ -51,7 +52,7 @@ def pull(
     if dry_run:
         return int(ExitCode.DONE)
     if plan.here < plan.total and not yes:
-        _ask(plan)
+        confirm("Fetch it under this licence?", refused="not fetched", yes="--yes fetches it and accepts its licence")
     stop = threading.Event()
     with _Bars(plan, quiet=quiet) as bars:
         try:
@@ -91,14 +92,6 @@ def human(size: float) -> str:
             number = size / scale
             return f"{number:.1f} {unit}" if unit == "GB" or number < 10 else f"{number:.0f} {unit}"
     return f"{size:.0f} bytes"
-
-
-def _ask(plan: PullPlan) -> None:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("not fetched: nobody can be asked here", hint="--yes fetches it and accepts its licence")
-    print("Fetch it under this licence? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CancelledError("not fetched")
 
 
 class _Bars:

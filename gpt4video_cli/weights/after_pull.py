@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from gpt4video_cli.weights.card import FILE_NAME, Card
+from gpt4video_cli.weights.convert_staging import staged
 from gpt4video_cli.weights.find_generator import PIPELINE
-from gpt4video_cli.weights.generator_card import GeneratorCard
-from gpt4video_cli.weights.hub import HubFile, disk_errors
-from gpt4video_cli.weights.sources import PICKLES, Source
+from gpt4video_cli.weights.find_guard import WHOLE
+from gpt4video_cli.weights.hub import HubFile
+from gpt4video_cli.weights.sources import PICKLES, SHARDS, AnyCard, Source
 
 Part = tuple[Source, Path, Sequence[HubFile]]
 """A source, its snapshot in the hub's cache, and the files of it that were pulled."""
@@ -24,12 +25,12 @@ def needs_folder(source: Source, files: Sequence[HubFile]) -> bool:
     return source.format is not None or any(file.path.endswith(PICKLES) for file in files)
 
 
-def make_folder(card: Card | GeneratorCard, card_file: Path, parts: Sequence[Part], folder: Path) -> None:
-    """Make the model folder ``folder`` of pulled files; it appears when it is whole, an old one gives way to it."""
-    making = folder.with_name(f".{folder.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    with disk_errors(making):
-        making.mkdir(parents=True)
+def make_folder(card: AnyCard, card_file: Path, parts: Sequence[Part], folder: Path) -> None:
+    """Make the model folder ``folder`` of pulled files; it appears when it is whole, an old one gives way to it.
+
+    Raises ``WeightsError`` for files that cannot be converted, ``Gpt4VideoError`` where the folder cannot be written.
+    """
+    with staged(folder, replace=True) as making:
         if isinstance(card, Card):
             for source, snapshot, _ in parts:
                 _import(source, snapshot, making)
@@ -37,17 +38,22 @@ def make_folder(card: Card | GeneratorCard, card_file: Path, parts: Sequence[Par
                 _new_abstractor(making)
         else:
             for source, snapshot, files in parts:
-                _pipeline_part(making if source.part == PIPELINE else making / source.part, snapshot, files)
+                _pipeline_part(making if source.part in (PIPELINE, WHOLE) else making / source.part, snapshot, files)
         shutil.copyfile(card_file, making / FILE_NAME)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(making, folder)
 
 
 def _import(source: Source, snapshot: Path, folder: Path) -> None:
-    from gpt4video_cli.weights.convert import import_weights
+    from gpt4video_cli.weights.convert import PARTS, import_weights
 
     assert source.format is not None  # every part of an assistant's card has one
-    import_weights(snapshot, source.format, folder)
+    if PARTS.get(source.format) != "":
+        import_weights(snapshot, source.format, folder)
+        return
+    # A whole model takes the place of the folder that it is made in, and the staged one's lock would go with it.
+    made = import_weights(snapshot, source.format, folder / "made")
+    for path in made.iterdir():
+        path.rename(folder / path.name)
+    made.rmdir()
 
 
 def _new_abstractor(folder: Path) -> None:
@@ -74,10 +80,10 @@ def _pipeline_part(folder: Path, snapshot: Path, files: Sequence[HubFile]) -> No
         name = PurePosixPath(file.path).name
         if name.endswith(PICKLES):
             pickle_to_safetensors(here, there.with_name(_new_name(name)))
-        elif name.endswith(".bin.index.json"):
+        elif (found := SHARDS.fullmatch(name)) and found["weights"].endswith(PICKLES):
             index = json.loads(here.read_text(encoding="utf-8"))
             index["weight_map"] = {key: _new_name(value) for key, value in index["weight_map"].items()}
-            new = _new_name(name.removesuffix(".index.json")) + ".index.json"
+            new = _new_name(found["weights"]) + name.removeprefix(found["weights"])
             there.with_name(new).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         else:
             _link(here.resolve(), there)

@@ -26,7 +26,8 @@ from gpt4video_cli.weights.convert_staging import refuse_full_disk, refuse_taken
 from gpt4video_cli.whole_file import whole_file
 
 FORMATS = ("mplug-owl-video", "hf-clip", "hf-llama", "peft")
-_PARTS = {"mplug-owl-video": "", "hf-clip": "vision", "hf-llama": "language", "peft": "adapter"}
+PARTS = {"mplug-owl-video": "", "hf-clip": "vision", "hf-llama": "language", "peft": "adapter"}
+"""Format -> the folder that it makes of a model's; empty: the whole model's."""
 _NEEDED = ("vision", "abstractor.safetensors", "language", FILE_NAME)
 
 
@@ -56,7 +57,7 @@ def import_weights(
     source, output = Path(source), Path(output)
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    target = output / _PARTS[format_]
+    target = output / PARTS[format_]
     refuse_taken(target)
     checkpoint = open_checkpoint(source, tell, stems=(STEM,) if format_ == "peft" else ("model", "pytorch_model"))
     plan = _plan(checkpoint, format_, output, dtype)

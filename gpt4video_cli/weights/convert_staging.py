@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from gpt4video_cli.errors import Gpt4VideoError, UsageError
@@ -41,16 +41,17 @@ def refuse_full_disk(target: Path, size: int) -> None:
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A new hidden folder beside ``target``, which takes its name, flushed, when the block ends well, or goes away.
 
-    It is locked while it is in use, so that leftovers of killed runs are known by not being locked. Failures of the
-    file system become one ``Gpt4VideoError`` about ``target``.
+    It is locked while it is in use, so that leftovers of killed runs are known by not being locked. With ``replace`` an
+    older folder of that name stays until then and gives way. Failures of the file system become one ``Gpt4VideoError``
+    about ``target``.
     """
     place = target.resolve()  # an empty folder may be there through a link, or be the current one
     parent = place.parent
     made = not parent.exists()
-    folder = parent / f"{_START}{secrets.token_hex(4)}{_END}"
+    folder = _hidden(parent)
     lock: int | None = None
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,8 @@ def staged(target: Path) -> Iterator[Path]:
         # All files at the end, not each when it is written: then the disk works while the next one is converted.
         for path in sorted(folder.rglob("*")):
             _flush(path)
-        put_in_place(folder, place, force=False)
+        with _given_way(place) if replace else nullcontext():
+            put_in_place(folder, place, force=False)
     except FileExistsError:
         raise UsageError(f"{target}: appeared meanwhile", hint="another import may have made it") from None
     except OSError as error:
@@ -74,6 +76,28 @@ def staged(target: Path) -> Iterator[Path]:
         if made:
             with suppress(OSError):
                 parent.rmdir()  # empty: nothing came of it
+
+
+def _hidden(parent: Path) -> Path:
+    """A new name in ``parent`` that ``_remove_leftovers`` knows."""
+    return parent / f"{_START}{secrets.token_hex(4)}{_END}"
+
+
+@contextmanager
+def _given_way(place: Path) -> Iterator[None]:
+    """The folder ``place`` has another name meanwhile; it goes when the block ends well, else it comes back."""
+    if not place.is_dir():
+        yield
+        return
+    old = _hidden(place.parent)
+    os.rename(place, old)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.rename(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # what stays of it is not locked: the next run clears it
 
 
 def _flush(path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from gpt4video_cli.errors import Gpt4VideoError, UsageError, WeightsError
 from gpt4video_cli.weights import locate
-from gpt4video_cli.weights.card import Card
 from gpt4video_cli.weights.find_generator import FoundGenerator, generator_folder, known_generators
+from gpt4video_cli.weights.find_guard import guard_folder, known_guards
 from gpt4video_cli.weights.generator_card import GeneratorCard
+from gpt4video_cli.weights.guard_card import GuardCard
 from gpt4video_cli.weights.hub import INCOMPLETE, HubFile, digest_of, disk_errors, sha256_of
 from gpt4video_cli.weights.lock_file import LockedPart, LockFile, every_lock, lock_path, one_at_a_time, read_lock
 from gpt4video_cli.weights.pull import find_card
-from gpt4video_cli.weights.sources import sources
+from gpt4video_cli.weights.sources import AnyCard, sources
 
 INSTALLED, PARTIAL, AVAILABLE, MISSING = "installed", "partial", "available", "missing"
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
@@ -28,7 +29,7 @@ class Entry:
 
     name: str
     kind: str
-    """``assistant`` or ``generator``."""
+    """``assistant``, ``generator`` or ``guard``."""
     state: str
     """``installed``; ``partial``: a pull was interrupted; ``available``: can be pulled; ``missing``: cannot."""
     bytes: int | None
@@ -38,8 +39,9 @@ class Entry:
 
 def entries() -> list[Entry]:
     """All known models, installed ones first. A card that cannot be read is shown as missing, with the reason."""
+    kinds = (("assistant", locate.known_models()), ("generator", known_generators()), ("guard", known_guards()))
     found = []
-    for kind, names in (("assistant", locate.known_models()), ("generator", known_generators())):
+    for kind, names in kinds:
         for name in names:
             try:
                 card, path = find_card(name)
@@ -50,7 +52,7 @@ def entries() -> list[Entry]:
     return sorted(found, key=lambda e: ((INSTALLED, PARTIAL, AVAILABLE, MISSING).index(e.state), e.kind, e.name))
 
 
-def _entry(kind: str, name: str, card: Card | GeneratorCard, path: Path) -> Entry:
+def _entry(kind: str, name: str, card: AnyCard, path: Path) -> Entry:
     try:
         folder = folder_of(card, path)
         return Entry(name, kind, INSTALLED, folder_bytes(folder), card.licence, card.summary)
@@ -67,10 +69,12 @@ def _entry(kind: str, name: str, card: Card | GeneratorCard, path: Path) -> Entr
     return Entry(name, kind, state, lock.bytes() if lock else size, card.licence, card.summary)
 
 
-def folder_of(card: Card | GeneratorCard, path: Path) -> Path:
+def folder_of(card: AnyCard, path: Path) -> Path:
     """Where the weights of a card are, complete. Raises ``WeightsError`` with what to do."""
     if isinstance(card, GeneratorCard):
         return generator_folder(FoundGenerator(card, path)).path
+    if isinstance(card, GuardCard):
+        return guard_folder(card, path)
     return locate.from_card(path)[1]
 
 
@@ -80,7 +84,11 @@ def folder_bytes(folder: Path) -> int:
 
 
 def faults(name: str) -> tuple[int, list[str]]:
-    """Hash all files that were pulled for ``name`` again: how many, and a line for each that is not what it was."""
+    """Hash all files that were pulled for ``name`` again: how many, and a line for each that is not what it was.
+
+    Raises ``UsageError`` for a name that is not known, with the near ones, and for a model that was not pulled.
+    """
+    find_card(name)
     lock = read_lock(name)
     if lock is None:
         raise UsageError(f"{name} was not pulled, so there are no hashes to compare with")
@@ -109,6 +117,7 @@ def faults(name: str) -> tuple[int, list[str]]:
 
 def drop_faulty(name: str) -> None:
     """Take the files of ``name`` that do not hash to what was pulled out of the cache, so that a pull fetches them."""
+    find_card(name)
     lock = read_lock(name)
     for part in lock.parts.values() if lock else ():
         for file in part.files:
@@ -234,7 +243,7 @@ def path_of(name: str) -> Path:
 def about(name: str) -> dict[str, Any]:
     """All that is known of a model, in the order in which a person reads it; JSON-ready."""
     card, path = find_card(name)
-    kind = "generator" if isinstance(card, GeneratorCard) else "assistant"
+    kind = {GeneratorCard: "generator", GuardCard: "guard"}.get(type(card), "assistant")
     entry = _entry(kind, name, card, path)
     found: dict[str, Any] = {
         "name": name,
@@ -256,6 +265,9 @@ def about(name: str) -> dict[str, Any]:
         found["pipeline"] = card.pipeline
         found["defaults"] = {key: value for key, value in asdict(card.defaults).items() if value != ""}
         found["memory of a clip"] = None if card.memory_gb is None else f"{card.memory_gb} GB"
+    elif isinstance(card, GuardCard):
+        found["judges"] = "text" if card.judges_text else "pictures"
+        found["labels"] = dict(card.labels)
     else:
         names = ("template", "frames", "mode", "temperature", "top_p", "max_tokens")
         found["defaults"] = {key: getattr(card, key) for key in names}

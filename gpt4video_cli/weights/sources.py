@@ -11,11 +11,17 @@ from pathlib import PurePosixPath
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.weights.card import Card
 from gpt4video_cli.weights.find_generator import PIPELINE
+from gpt4video_cli.weights.find_guard import WHOLE
 from gpt4video_cli.weights.generator_card import GeneratorCard
+from gpt4video_cli.weights.guard_card import GuardCard
 from gpt4video_cli.weights.hub import HubFile
+
+AnyCard = Card | GeneratorCard | GuardCard
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".gguf")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SHARDS = re.compile(r"(?P<weights>.+\.[a-z0-9]+)\.index(?:\.(?P<variant>[a-z0-9_]+))?\.json")
+"""The name of the index of a set of shards; diffusers and transformers write a variant behind ``index``."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,10 @@ class Source:
     """What ``models import`` has to turn it into parts of a model folder with; None: it is used as it is."""
 
 
-def sources(card: Card | GeneratorCard) -> tuple[Source, ...]:
+def sources(card: AnyCard) -> tuple[Source, ...]:
     """The repositories that ``card`` names; none where its weights are in a folder or a package."""
+    if isinstance(card, GuardCard):
+        return () if card.repository is None else (Source(WHOLE, card.repository, card.revision, card.files),)
     if isinstance(card, GeneratorCard):
         if card.repository is None:
             return ()
@@ -74,7 +82,7 @@ def _folder(file: HubFile) -> str:
 def _is_small_text(file: HubFile) -> bool:
     """Configurations, vocabularies and licences; not pictures, scripts or indices of weights that are not taken."""
     name = PurePosixPath(file.path).name
-    if name.endswith(".index.json"):
+    if SHARDS.fullmatch(name):
         return False
     return name.endswith((".json", ".txt", ".model", ".spm", ".jinja")) or name.upper().startswith(
         ("LICENSE", "LICENCE")
@@ -82,20 +90,29 @@ def _is_small_text(file: HubFile) -> bool:
 
 
 def _variant(file: HubFile) -> str | None:
-    """``fp16`` of ``model.fp16.safetensors`` and ``model.fp16-00001-of-00002.safetensors``, None of ``model.bin``."""
-    found = re.fullmatch(r"[^.]+\.([a-z0-9_]+?)(-\d+-of-\d+)?(\.(?:safetensors|bin)\.index)?\.[a-z]+", _name(file))
-    return found.group(1) if found and found.group(1) not in ("safetensors", "bin") else None
+    """``fp16`` of ``model.fp16.safetensors``, ``model.fp16-00001-of-00002.safetensors`` and their index, else None."""
+    index = SHARDS.fullmatch(_name(file))
+    if index and index["variant"]:
+        return index["variant"]
+    found = re.fullmatch(r"[^.]+\.([a-z0-9_]+?)(-\d+-of-\d+)?\.[a-z]+", _weights_of(file))
+    return found.group(1) if found else None
 
 
 def _name(file: HubFile) -> str:
     return PurePosixPath(file.path).name
 
 
+def _weights_of(file: HubFile) -> str:
+    """``model.safetensors`` of itself and of its index, the name of any other file."""
+    index = SHARDS.fullmatch(_name(file))
+    return index["weights"] if index else _name(file)
+
+
 def _one_set(files: list[HubFile], folder: str, variant: str | None) -> list[HubFile]:
     """One set of weights of ``folder``, with its index."""
     here = [f for f in files if _folder(f) == folder]
     for suffix in (".safetensors", ".bin"):
-        found = [f for f in here if f.path.endswith((suffix, f"{suffix}.index.json"))]
+        found = [f for f in here if _weights_of(f).endswith(suffix)]
         if not folder:  # beside a pipeline's folders lie the same weights as one file, for other programs
             found = [
                 f for f in found if _name(f).startswith(("model", "pytorch_model", "diffusion_pytorch", "adapter"))

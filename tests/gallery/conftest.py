@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -35,3 +36,10 @@ def loaded(generator_folder: Folder) -> Callable[[str], DiffusersGenerator]:
 @pytest.fixture
 def wan(loaded: Callable[[str], DiffusersGenerator]) -> DiffusersGenerator:
     return loaded("wan")
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """No test leaves a temporary file."""
+    yield
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".gpt4video")] == []

@@ -70,7 +70,7 @@ def test_nothing_of_one_machine_is_committed() -> None:
         ("--extra-index" + "-url x", True),
         ("../" + "shared/clips", True),
         ("https://example.org/home/page", False),
-        ("{folder}/work/x", False),
+        ("{folder}/" + "work/x", False),
         ("teamwork/home", False),
     ],
 )
@@ -113,7 +113,7 @@ HEAVY = ["torch", "transformers", "diffusers", "peft", "llama_cpp", "av", "accel
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--help"], ["chat", "--help"], ["probe", "--help"], ["doctor", "--help"], ["generate", "--help"]],
+    [[], ["--help"], *([name, "--help"] for name in ("chat", "probe", "doctor", "generate", "batch"))],
 )
 def test_command_line_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Without arguments: importing the command line alone."""

@@ -100,7 +100,12 @@ def test_a_run_that_is_told_to_stop_saves_first(start: Start, told: Path, base: 
     assert not (tmp_path / "run" / "card.toml").exists()
 
 
-@pytest.mark.parametrize(("stage", "shard"), [(1, False), (2, False), (1, True), (2, True)])
+# Each stage and each way once; the other pairs take a minute more.
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("stage", "shard"),
+    [(1, False), (2, True), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((2, False), (1, True)))],
+)
 def test_two_processes_do_what_one_does(
     start: Start, told: Path, watched: Path, base: Path, tmp_path: Path, stage: int, shard: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -57,6 +58,35 @@ def test_odd_sizes_gain_a_copy_of_the_last_row_or_column(tmp_path: Path, size: t
     clip = read_clip(write_mp4(tmp_path / "a.mp4", frames, 8, crf=1), SamplingPlan(at=(0,)))
     assert clip.frames.shape == (1, height + height % 2, width + width % 2, 3)
     assert np.abs(clip.frames[0, -1, -1].astype(int) - frames[0, -1, -1]).max() <= 6
+
+
+def fill_heap(rng: np.random.Generator) -> None:
+    """Leave small numbers in memory that is free again, as a process does that has done other things before."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    blocks = []
+    for exponent in rng.uniform(10, 17, 60):
+        content = rng.integers(-40, 40, int(2**exponent) // 2, dtype=np.int16)
+        blocks.append(libc.malloc(content.nbytes))
+        ctypes.memmove(blocks[-1], content.ctypes.data, content.nbytes)
+    for number in rng.permutation(len(blocks)):
+        libc.free(blocks[number])
+
+
+def test_the_same_small_frames_become_the_same_file_whatever_was_in_memory(tmp_path: Path) -> None:
+    """With x264's macroblock tree 1 of 30 differs."""
+    rng = np.random.default_rng(7)
+    frames = rng.integers(60, 200, (5, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
+    frames = (frames + rng.integers(-20, 20, frames.shape)).astype(np.uint8)
+    written = set()
+    for _ in range(120):
+        fill_heap(rng)
+        written.add(write_mp4(tmp_path / "a.mp4", frames, 8).read_bytes())
+    assert len(written) == 1
 
 
 def test_metadata(tmp_path: Path) -> None:

@@ -12,13 +12,24 @@ from tests.weights.machine import NAME, Machine
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A tiny complete text-to-video model as a repository, with files that nobody needs."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny complete text-to-video model with its card. Do not change it: all tests share it."""
     from gpt4video_cli.gallery.random_generator import write_random_generator
 
-    folder = write_random_generator(tmp_path_factory.mktemp("hub") / "film")
-    (folder / "card.toml").rename(folder.parent / "card.toml")
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return write_random_generator(tmp_path_factory.mktemp("hub") / "film")
+
+
+@pytest.fixture(scope="session")
+def card(written: Path) -> str:
+    """The text of the model's card."""
+    return (written / "card.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def files(written: Path) -> dict[str, bytes]:
+    """The model as a repository: without the card, with files that nobody needs."""
+    found = {str(path.relative_to(written)): path.read_bytes() for path in written.rglob("*") if path.is_file()}
+    del found["card.toml"]
     found["README.md"] = b"what it is"
     found["sample.mp4"] = b"no weights"
     found["transformer/diffusion_pytorch_model.bin"] = b"the same once more"
@@ -27,10 +38,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    from gpt4video_cli.gallery.random_generator import KINDS, _card
-
+def machine(tmp_path: Path, files: dict[str, bytes], card: str) -> Iterator[Machine]:
     with serve_hub({NAME: Repository(dict(files))}) as hub:
-        found = Machine(tmp_path, hub, _card(KINDS["wan"], "random"))
+        found = Machine(tmp_path, hub, card)
         found.write_card()
         yield found
