@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from gpt4video_cli.cli.confirm import confirm
+from gpt4video_cli.cli.models_export import export
 from gpt4video_cli.cli.models_import import import_
 from gpt4video_cli.cli.models_pull import human, pull
 from gpt4video_cli.cli.options import Debug, Json, NoColor, Quiet
 from gpt4video_cli.cli.terminal import Status, clean, clean_line, say
-from gpt4video_cli.errors import CancelledError, ExitCode, UsageError
+from gpt4video_cli.errors import ExitCode
 
 models = typer.Typer(
     help="List, fetch, check and remove models.",
@@ -140,8 +142,6 @@ def rm(
 
     Files that another model uses, or that were in the Hugging Face cache before, stay.
     """
-    import sys
-
     from gpt4video_cli.weights import installed
 
     removal = installed.plan_removal(name)
@@ -151,17 +151,14 @@ def rm(
     for line in removal.kept:
         say(f"stays: {line}")
     if not yes:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise UsageError("not removed: nobody can be asked here", hint="--yes removes it")
-        print("Remove it? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise CancelledError("not removed")
+        confirm("Remove it?", refused="not removed", yes="--yes removes it")
     installed.remove(removal)
     return int(ExitCode.DONE)
 
 
 models.command(short_help="Fetch a model's weights.")(pull)
 models.command("import", short_help="Convert weights that you have.")(import_)
+models.command(short_help="Write the language model as GGUF, for llama.cpp.")(export)
 
 
 @models.command(short_help="Fold an adapter into its language model.")

@@ -49,7 +49,7 @@ def import_(
         if not quiet:
             say(note)
 
-    with _Bar(quiet=quiet) as bar:
+    with Bar("importing", quiet=quiet) as bar:
         made = import_weights(
             source,
             format_,
@@ -63,15 +63,16 @@ def import_(
     return int(ExitCode.DONE)
 
 
-class _Bar:
+class Bar:
     """How much is written, on a terminal's stderr; nothing elsewhere. It goes away when it is done."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, text: str, *, quiet: bool) -> None:
+        self._text = text
         self._possible = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
         self._progress: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,7 +89,7 @@ class _Bar:
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self._progress.start()
-            self._task = self._progress.add_task("importing", total=total)
+            self._task = self._progress.add_task(self._text, total=total)
         self._progress.update(self._task, completed=done)
 
     def clear(self) -> None:

@@ -44,7 +44,7 @@ def merge_adapter(model: str, output: Path) -> Path:
         for file in language.iterdir():
             file.chmod(0o644)  # safetensors makes its files readable by their owner alone
         for file in (folder / "language").iterdir():  # tokenizer and the like; weights and configuration are new
-            if file.is_file() and not file.name.startswith(("model", "pytorch_model", "config.json")):
+            if file.is_file() and not file.name.startswith(("model", "merged-", "pytorch_model", "config.json")):
                 link_file(file, language / file.name)
         made_from = f"{card.name} with its adapter merged. Before: {card.made_from or 'not said'}"
         merged_card = replace(card, name=f"{card.name}-merged", folder=None, made_from=made_from, measured={})

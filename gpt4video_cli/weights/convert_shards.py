@@ -71,7 +71,7 @@ def _write_shard(
     with open(path, "xb") as file:
         file.write(_header(ordered, metadata))
         for planned in ordered:
-            for piece in _pieces(planned, checkpoint):
+            for piece in pieces(planned, checkpoint, "use --dtype bfloat16, or leave --dtype away"):
                 content = piece.view(torch.uint8).numpy()
                 file.write(content.data)
                 progress(content.nbytes)
@@ -88,8 +88,11 @@ def _header(tensors: Sequence[Planned], metadata: Mapping[str, str]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _pieces(planned: Planned, checkpoint: Checkpoint) -> Iterator[Tensor]:
-    """The numbers of a tensor in a row, [n] each, in the dtype of the file."""
+def pieces(planned: Planned, checkpoint: Checkpoint, hint: str) -> Iterator[Tensor]:
+    """The numbers of a tensor in a row, [n] each, in the dtype of the file.
+
+    ``hint``: what to do where a number is too large for float16, which is a ``WeightsError``.
+    """
     tensor = planned.change(checkpoint.read(planned.source))
     if tuple(tensor.shape) != planned.shape:
         raise WeightsError(f"{checkpoint.place}: changed while it was read (tensor {planned.source})")
@@ -99,6 +102,6 @@ def _pieces(planned: Planned, checkpoint: Checkpoint) -> Iterator[Tensor]:
         if narrowed and bool(converted.isinf().any() & piece.isfinite().all()):
             raise WeightsError(
                 f"{checkpoint.place}: tensor {planned.source} has numbers too large for float16",
-                hint="use --dtype bfloat16, or leave --dtype away",
+                hint=hint,
             )
         yield converted
