@@ -7,10 +7,12 @@ must land in the model, and the sum of what they add must not be zero. r: rank o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.errors import WeightsError
+from gpt4video_cli.language.adapters import Adapter
 from gpt4video_cli.language.llama_folder import PICKLES, first_line, quiet
 from gpt4video_cli.language.tokenizer import read_json
 
@@ -23,30 +25,77 @@ LORA_TENSOR = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB
 
 def attach_adapter(model: LlamaForCausalLM, folder: str | Path, *, merge: bool) -> LlamaForCausalLM:
     """``model`` with the adapter in ``folder`` inside its layers; ``merge`` adds it to the weights (faster, final)."""
-    folder = Path(folder)
+    wrapped = _attach(model, Path(folder), "adapter")
+    with quiet():
+        base: LlamaForCausalLM = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
+    return base.eval()
+
+
+class PeftAdapters:
+    """Adapters beside the weights of ``model``: each is read once, then in force, scaled or off."""
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        self._model = model
+        self._wrapped: Any = None
+        self._names: dict[Path, str] = {}
+        self._count = 0
+
+    def put_in_force(self, adapters: Sequence[Adapter]) -> None:
+        """Have exactly ``adapters`` in force, those of scale 0 left out. ``WeightsError`` for one that does not fit."""
+        chosen = {adapter.path: adapter.scale for adapter in adapters if adapter.scale != 0}
+        for path in chosen:
+            if path not in self._names:
+                self._count += 1  # one that was refused may have left its name behind
+                name = f"adapter{self._count}"
+                self._wrapped = _attach(self._model, path, name, self._wrapped)
+                self._names[path] = name
+        if self._wrapped is None:
+            return
+        lora = self._wrapped.base_model
+        if not chosen:
+            lora.disable_adapter_layers()
+            return
+        lora.enable_adapter_layers()
+        lora.set_adapter([self._names[path] for path in chosen])
+        for layer in _lora_layers(self._model):
+            for path, scale in chosen.items():
+                if self._names[path] in layer.scaling:
+                    layer.set_scale(self._names[path], scale)
+        self._wrapped.requires_grad_(False)
+
+
+def _attach(model: LlamaForCausalLM, folder: Path, name: str, wrapped: Any = None) -> Any:
+    """peft's wrapper around ``model``, with the adapter in ``folder`` inside its layers under ``name``; in evaluation.
+
+    ``wrapped``: where others are inside already.
+    """
     tensors = read_adapter(folder)
-    check_fits(folder, tensors, model)
     # 0.25 s on top of transformers (2 cores, warm); `peft.peft_model` and `import peft` cost the same.
     from peft import PeftModel, get_peft_model_state_dict
 
+    base = model if wrapped is None else wrapped.get_base_model()
+    check_fits(folder, tensors, base)
     try:
         with quiet():
-            wrapped = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
-            landed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+            if wrapped is None:
+                wrapped = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, torch_device=str(model.device)
+                )
+            else:
+                wrapped.load_adapter(str(folder), name, torch_device=str(model.device))
+            landed = set(get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False))
     except Exception as error:  # peft raises ValueError, RuntimeError, KeyError, TypeError for a bad adapter
         raise WeightsError(f"{folder}: the adapter cannot be loaded: {first_line(error)}") from error
     if homeless := set(tensors) - landed:
         raise WeightsError(f"{folder}: adapter tensor {min(homeless)} found no place in the model")
     if lacking := landed - set(tensors):
         raise WeightsError(f"{folder}: adapter tensor {min(lacking)} is missing")
-    if not _changes_something(wrapped):
+    if not _changes_something(model, name):
         raise WeightsError(
             f"{folder}: the adapter changes nothing (all of B times A is zero)", hint="it was saved before training"
         )
     wrapped.requires_grad_(False)
-    with quiet():
-        base: LlamaForCausalLM = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
-    return base.eval()
+    return wrapped.eval()
 
 
 def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
@@ -99,17 +148,19 @@ def _widths(layer: Any) -> tuple[int, int]:
     return int(layer.weight.shape[0]), int(layer.weight.shape[1])
 
 
-def _changes_something(wrapped: torch.nn.Module) -> bool:
-    """Whether any layer's scaled B [out, r] times A [r, in] is not zero."""
+def _lora_layers(model: torch.nn.Module) -> list[Any]:
     from peft.tuners.lora import LoraLayer
 
-    for layer in wrapped.modules():
-        if not isinstance(layer, LoraLayer):
-            continue
-        for name in layer.lora_A:
+    return [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+
+
+def _changes_something(model: torch.nn.Module, name: str) -> bool:
+    """Whether the scaled B [out, r] times A [r, in] of any layer is not zero."""
+    for layer in _lora_layers(model):
+        if name in layer.lora_A:
             delta = layer.lora_B[name].weight @ layer.lora_A[name].weight
             if layer.scaling[name] != 0 and bool(delta.any()):
                 return True
-        if len(layer.lora_embedding_A) > 0:  # adapters of the embedding table: trained is all that can be asked
+        if name in layer.lora_embedding_A:  # adapters of the embedding table: trained is all that can be asked
             return True
     return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gpt4video_cli.errors import UsageError
+from gpt4video_cli.language.adapters import Adapter
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class TokenSegment:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSegment:
-    """Video embeddings ``[n, D_llm]`` float (a torch tensor). ``key`` names their content for the prefix cache."""
+    """Video embeddings ``[n, D_llm]``: numpy float32, or a torch tensor where torch is at work anyway (training).
+
+    Every engine brings them to its own device and type. ``key`` names their content for the prefix cache.
+    """
 
     key: str
     embeddings: Any
@@ -103,6 +107,8 @@ class Engine(Protocol):
     device: str
     end_ids: frozenset[int]
     """Token ids that end a reply; they are never yielded."""
+    adapters: tuple[Adapter, ...]
+    """The LoRA adapters in force."""
 
     def tokenize(self, text: str, *, trusted: bool = False) -> list[int]:
         """Token ids of ``text`` alone, without start or end token."""
@@ -110,6 +116,14 @@ class Engine(Protocol):
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; special tokens are left out."""
+        ...
+
+    def use_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """Have exactly these adapters in force; scale 0 counts as off. Kept caches are worth nothing afterwards.
+
+        What was loaded before is not loaded again. Raises ``WeightsError`` for one that does not fit or changes
+        nothing, and has none in force then.
+        """
         ...
 
     def new_cache(self) -> KeptCache:

@@ -11,25 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4video_cli.errors import ContextFullError, UsageError, WeightsError
-from gpt4video_cli.language.engine import (
-    GenerationStats,
-    KeptCache,
-    SamplingOptions,
-    Segment,
-    TextSegment,
-    TokenSegment,
-    check_width,
-)
+from gpt4video_cli.errors import UsageError, WeightsError
+from gpt4video_cli.language.adapters import Adapter
+from gpt4video_cli.language.end_tokens import find_end_ids
+from gpt4video_cli.language.engine import GenerationStats, KeptCache, SamplingOptions, Segment
+from gpt4video_cli.language.prompt_units import Unit, common_prefix, lay_out
 from gpt4video_cli.language.sampling import new_generator, next_token
-from gpt4video_cli.language.tokenizer import Tokenizer, named_special_tokens, read_json
+from gpt4video_cli.language.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-Unit = int | tuple[str, int]
-"""One position of a prompt as the cache compares it: a token id, or (key, i) for the i-th vector of embeddings."""
+    from gpt4video_cli.language.adapter import PeftAdapters
 
 CHUNK = 512
 """Positions evaluated at once: bounds the memory for attention and the wait until a cancel is seen."""
@@ -48,6 +42,7 @@ class TorchCache:
 
         self.units: list[Unit] = []
         self.past = DynamicCache()
+        self.epoch = self.engine.epoch
 
     def keep(self, length: int) -> None:
         """Drop all positions from ``length`` on."""
@@ -72,6 +67,10 @@ class TorchEngine:
         self.context_length = context_length
         self.width: int = model.config.hidden_size
         self.device = str(model.device)
+        self.adapters: tuple[Adapter, ...] = ()
+        self._merged: Adapter | None = None
+        self._apart: PeftAdapters | None = None
+        self.epoch = 0  # counts changes of adapters: a kept cache of an older one is worth nothing
 
     @classmethod
     def load(
@@ -109,15 +108,22 @@ class TorchEngine:
         rows = model.config.vocab_size
         if tokenizer.size > rows:
             raise WeightsError(f"{folder}: the tokenizer has ids up to {tokenizer.size - 1}, the model has {rows} rows")
-        if adapter is not None:
+        own = None if adapter is None else Adapter("adapter", Path(adapter))
+        if merge_adapter is None:
+            merge_adapter = number == torch.float32 and not any(narrow.values())
+        if own is not None and merge_adapter:
             from gpt4video_cli.language.adapter import attach_adapter
 
-            exact = number == torch.float32 and not any(narrow.values())
-            model = attach_adapter(model, adapter, merge=exact if merge_adapter is None else merge_adapter)
+            model = attach_adapter(model, own.path, merge=True)
         longest = int(model.config.max_position_embeddings)
         if context_length is not None and not 1 < context_length <= longest:
             raise UsageError(f"context length must be between 2 and the model's {longest}, got {context_length}")
-        return cls(model, tokenizer, end_ids, context_length=context_length or longest)
+        engine = cls(model, tokenizer, end_ids, context_length=context_length or longest)
+        if own is not None and merge_adapter:
+            engine.adapters, engine._merged = (own,), own
+        elif own is not None:
+            engine.use_adapters([own])
+        return engine
 
     def tokenize(self, text: str, *, trusted: bool = False) -> list[int]:
         """Token ids of ``text`` alone, without start or end token."""
@@ -130,6 +136,29 @@ class TorchEngine:
     def new_cache(self) -> TorchCache:
         """An empty cache for one conversation."""
         return TorchCache(self)
+
+    def use_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """Have exactly these PEFT folders in force beside the weights, of scale 0 none; nothing is loaded twice.
+
+        All kept caches are worth nothing afterwards. Raises ``WeightsError``, and ``UsageError`` where an adapter was
+        added to the weights when they were loaded.
+        """
+        if tuple(adapters) == self.adapters:
+            return
+        if self._merged is not None:
+            raise UsageError(
+                f"adapter {self._merged.name} was added to the weights, which cannot be undone",
+                hint=f"start with --adapter {self._merged.name}, which keeps it apart, or with --engine llama",
+            )
+        if self._apart is None:
+            from gpt4video_cli.language.adapter import PeftAdapters
+
+            self._apart = PeftAdapters(self.model)
+        self.epoch += 1
+        self.adapters = ()
+        self._apart.put_in_force([])
+        self._apart.put_in_force(adapters)
+        self.adapters = tuple(adapters)
 
     def generate(
         self,
@@ -148,7 +177,7 @@ class TorchEngine:
         """
         if not isinstance(cache, TorchCache) or cache.engine is not self:
             raise TypeError("the cache belongs to another engine")
-        units, embeddings = self._lay_out(segments)
+        units, embeddings = lay_out(self, segments, self.model.config.vocab_size)
         stats.prompt_tokens = len(units)
         history = [unit for unit in units if isinstance(unit, int)]
         generator = new_generator(options.seed)
@@ -181,51 +210,25 @@ class TorchEngine:
         finally:
             stats.decode_seconds = time.perf_counter() - start
 
-    def logits(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Logits float32 [V] of the token after ``segments``, computed without a kept cache (for parity tests)."""
-        cache = self.new_cache()
-        units, embeddings = self._lay_out(segments)
+    def logits(self, segments: Sequence[Segment], cache: TorchCache | None = None) -> torch.Tensor:
+        """Logits float32 [V] of the token after ``segments``, for measurements. Without ``cache`` nothing is kept."""
+        cache = cache or self.new_cache()
+        units, embeddings = lay_out(self, segments, self.model.config.vocab_size)
         result = self._prefill(cache, units, embeddings, GenerationStats(), None)
         assert result is not None
         return result.to("cpu").float()
-
-    def _lay_out(self, segments: Sequence[Segment]) -> tuple[list[Unit], dict[str, torch.Tensor]]:
-        """Segments as one unit for each position, and the embeddings [n, D] by key. Raises where they do not fit."""
-        units: list[Unit] = []
-        embeddings: dict[str, torch.Tensor] = {}
-        for segment in segments:
-            if isinstance(segment, TextSegment):
-                units += self.tokenize(segment.text, trusted=segment.trusted)
-            elif isinstance(segment, TokenSegment):
-                if not all(0 <= id_ < self.model.config.vocab_size for id_ in segment.ids):
-                    raise UsageError(
-                        "the conversation's tokens are not this model's", hint="it was had with another one"
-                    )
-                units += segment.ids
-            else:
-                check_width(segment, self.width)
-                known = embeddings.setdefault(segment.key, segment.embeddings)
-                if known.shape != segment.embeddings.shape:
-                    raise ValueError(f"two different embeddings have the key {segment.key!r}")
-                units += [(segment.key, i) for i in range(segment.embeddings.shape[0])]
-        if not units:
-            raise UsageError("the prompt is empty")
-        if len(units) >= self.context_length:
-            raise ContextFullError(
-                f"the message needs {len(units)} tokens, the language model's context has {self.context_length}",
-                hint="shorten it, or use fewer clips",
-            )
-        return units, embeddings
 
     def _prefill(
         self,
         cache: TorchCache,
         units: list[Unit],
-        embeddings: dict[str, torch.Tensor],
+        embeddings: dict[str, Any],
         stats: GenerationStats,
         cancel: threading.Event | None,
     ) -> torch.Tensor | None:
         """Bring ``cache`` to ``units`` by evaluating what it lacks; logits [V] after the last, None if cancelled."""
+        if cache.epoch != self.epoch:
+            cache.clear()
         shared = common_prefix(cache.units, units)
         shared = min(shared, len(units) - 1)  # the last position is always evaluated: its logits are needed
         cache.keep(shared)
@@ -239,7 +242,7 @@ class TorchEngine:
             stats.evaluated_tokens += len(chunk)
         return logits
 
-    def _embed(self, units: Sequence[Unit], embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _embed(self, units: Sequence[Unit], embeddings: dict[str, Any]) -> torch.Tensor:
         """What the first layer gets for ``units``: [1, n, D] on the model's device, in the model's dtype."""
         import torch
 
@@ -249,7 +252,7 @@ class TorchEngine:
             for key, given in embeddings.items():
                 rows = {at: unit[1] for at, unit in enumerate(units) if not isinstance(unit, int) and unit[0] == key}
                 if rows:
-                    result[list(rows)] = given[list(rows.values())].to(result.device, result.dtype)
+                    result[list(rows)] = torch.as_tensor(given)[list(rows.values())].to(result.device, result.dtype)
         return result[None]
 
     def _evaluate(self, cache: TorchCache, units: Sequence[Unit], inputs: torch.Tensor) -> torch.Tensor:
@@ -273,30 +276,3 @@ class TorchEngine:
         cache.units += units
         logits: torch.Tensor = result.logits[0, -1]
         return logits
-
-
-def common_prefix(old: Sequence[Unit], new: Sequence[Unit]) -> int:
-    """How many leading units are the same."""
-    length = 0
-    for a, b in zip(old, new, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
-
-
-def find_end_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """All ids that the folder's files name as the end of a reply.
-
-    Read from the JSON files, because LlamaConfig makes up an end id (2) where config.json has none.
-    """
-    ends: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        named = read_json(folder / name).get("eos_token_id")
-        ends.update(named if isinstance(named, list) else [named] if isinstance(named, int) else [])
-    for token in (named_special_tokens(folder).get("eos_token"), "</s>"):
-        if token in tokenizer.special_ids:
-            ends.add(tokenizer.special_ids[token])
-    if not ends:
-        raise WeightsError(f"{folder}: no end token is named", hint="add eos_token_id to config.json")
-    return frozenset(ends)
