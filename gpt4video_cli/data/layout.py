@@ -15,7 +15,7 @@ class Layout:
     """Of one model. ``context``: positions it has; ``video_tokens``: of each clip that is a video."""
 
     def __init__(self, model: str) -> None:
-        from gpt4video_cli.model.abstractor import read_abstractor_config
+        from gpt4video_cli.model.abstractor_config import read_abstractor_config
 
         self.card, self.folder = find_model(model)
         self.tokenizer = Tokenizer.load(self.folder / "language")

@@ -6,36 +6,52 @@
     DIR/language/{config.json, model.safetensors, tokenizer.json, ...}       a Hugging Face LLaMA folder
     DIR/adapter/{adapter_config.json, adapter_model.safetensors}             a PEFT adapter, optional
 
-Letters: T frames, S side of a frame in pixels, n video tokens, D_llm width of the language model.
+torch is imported by the parts that need it, when they are first used: a language engine that does without it can
+answer about clips whose embeddings are known.
+
+Letters: T frames, P patches of a frame, S side of a frame in pixels, n video tokens, D_v width of the visual features,
+D_llm width of the language model.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.model.abstractor import Abstractor, load_abstractor, read_abstractor_config
+from gpt4video_cli.language.choose_engine import EngineChoice, choose_engine
+from gpt4video_cli.model.abstractor_config import read_abstractor_config
+from gpt4video_cli.model.encoder_digest import encoder_digest
+from gpt4video_cli.model.free_memory import find_devices
 from gpt4video_cli.model.placement import LoadWish, Placement, plan_model
 from gpt4video_cli.model.prompt import PromptTemplate, find_template
-from gpt4video_cli.model.strict_load import choose_device, choose_dtype, read_json
-from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig, load_visual_encoder
+from gpt4video_cli.model.tensor_headers import read_json
+from gpt4video_cli.model.visual_encoder_config import VisualEncoderConfig
 from gpt4video_cli.video.preprocess import PreprocessConfig, preprocess
 from gpt4video_cli.weights.card import Card
 from gpt4video_cli.weights.locate import find_model
+from gpt4video_cli.weights.model_hashes import weights_sha256
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gpt4video_cli.language.adapters import Adapter, AdapterWish
     from gpt4video_cli.language.engine import Engine
+    from gpt4video_cli.model.abstractor import Abstractor
+    from gpt4video_cli.model.visual_encoder import VisualEncoder
 
 FRAMES_AT_ONCE = 16
 """Frames encoded together: bounds the memory; ViT-L/14 in float32 needs about 20 MB for each."""
+
+_TORCH = EngineChoice("torch", "by default")
+_ANY = LoadWish()
 
 Loaded = TypeVar("Loaded")
 
@@ -44,22 +60,27 @@ class Model:
     """A model folder, open. Its parts load when first asked for, or in the background after ``warm``.
 
     ``timings`` has the seconds each part took to load: ``load_vision``, ``load_abstractor``, ``load_language`` (which
-    includes importing transformers). ``placement``: where the language model goes, if that was planned; else all is on
-    ``device`` in ``dtype``. Safe to use from several threads.
+    includes importing transformers). ``device_name`` and ``dtype_name`` as torch spells them (``cuda:0``, ``float32``).
+    ``placement``: where the language model goes, if that was planned; else all is on that device in that type.
+    ``choice``: its engine, which ``wish`` says more about. Safe to use from several threads.
     """
 
     def __init__(
         self,
         card: Card,
         folder: Path,
-        device: torch.device,
-        dtype: torch.dtype,
+        device_name: str,
+        dtype_name: str,
         placement: Placement | None = None,
+        choice: EngineChoice = _TORCH,
+        wish: LoadWish = _ANY,
     ) -> None:
         self.card = card
+        self.choice = choice
+        self.wish = wish
         self.folder = folder
-        self.device = device
-        self.dtype = dtype
+        self.device_name = device_name
+        self.dtype_name = dtype_name
         self.placement = placement
         self.timings: dict[str, float] = {}
         self.template: PromptTemplate = find_template(card.template)
@@ -68,6 +89,36 @@ class Model:
         self._vision = _Part("load_vision", self._load_vision, self.timings)
         self._abstractor = _Part("load_abstractor", self._load_abstractor, self.timings)
         self._engine: _Part[Engine] = _Part("load_language", self._load_engine, self.timings)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the visual encoder and the abstractor."""
+        import torch
+
+        return torch.device(self.device_name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the visual encoder and the abstractor compute in."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.dtype_name)
+        return dtype
+
+    @cached_property
+    def encoder_digest(self) -> str:
+        """Names what a clip's embeddings depend on beside the clip, see ``model/encoder_digest.py``. "" where a file
+        of it cannot be read: loading it tells."""
+        kind = self.device_name.partition(":")[0]
+        try:
+            return encoder_digest(self.folder, final_norm=self.card.final_norm, device=kind, dtype=self.dtype_name)
+        except OSError:
+            return ""
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Names the content of the weights, adapters apart, see ``weights/model_hashes.py``. Raises ``OSError``."""
+        return weights_sha256(self.card, self.folder, None if self.choice.file is None else self.choice.file.path)
 
     @property
     def visual_encoder(self) -> VisualEncoder:
@@ -91,40 +142,92 @@ class Model:
         """
         threading.Thread(target=self._engine.try_get, name="load_language", daemon=True).start()
 
-    @torch.no_grad()
+    def answer_together(self) -> bool:
+        """Make ``engine`` one that several threads may ask at once, if it can be; whether it is. Before any answer."""
+        from gpt4video_cli.language.torch_engine import TorchEngine
+
+        engine = self.engine
+        if not isinstance(engine, TorchEngine):
+            return False
+        from gpt4video_cli.language.batched_engine import BatchedEngine
+
+        self._engine.put(BatchedEngine(engine))
+        return True
+
     def embed(self, frames: np.ndarray) -> Tensor:
         """A clip's frames, uint8 [T, H, W, 3] RGB, to its embeddings [n, D_llm] on ``device`` in ``dtype``."""
-        return self.abstractor(self.encode(frames))[0]
+        import torch
 
-    @torch.no_grad()
+        with torch.no_grad():
+            return self.abstractor(self.encode(frames))[0]
+
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Frames, uint8 [T, H, W, 3], to patch features [1, T, 1+P, D_v]."""
-        pixels = preprocess(frames, self.preprocess_config).to(self.device, self.dtype)  # [T, 3, S, S]
-        if self.visual_encoder.config.local_temporal:  # frames see each other: all at once
-            return self.visual_encoder(pixels[None])
-        return torch.cat([self.visual_encoder(part) for part in pixels.split(FRAMES_AT_ONCE)])[None]
+        """Frames, uint8 [T, H, W, 3], to patch features [1, T, 1+P, D_v] on ``device`` in ``dtype``."""
+        import torch
+
+        with torch.no_grad():
+            pixels = preprocess(frames, self.preprocess_config).to(self.device, self.dtype)  # [T, 3, S, S]
+            if self.visual_encoder.config.local_temporal:  # frames see each other: all at once
+                return self.visual_encoder(pixels[None])
+            return torch.cat([self.visual_encoder(part) for part in pixels.split(FRAMES_AT_ONCE)])[None]
+
+    def condense(self, features: Tensor) -> np.ndarray:
+        """Patch features [1, T, 1+P, D_v] to embeddings float32 [n, D_llm] in main memory, which every engine takes."""
+        import torch
+
+        with torch.no_grad():
+            embeddings = self.abstractor(features)[0]
+        return embeddings.float().cpu().numpy()
+
+    def embed_all(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """``encode`` and ``condense`` for several clips of equally many frames, in fewer steps. B clips."""
+        import torch
+
+        with torch.no_grad():
+            pixels = torch.cat([preprocess(frames, self.preprocess_config) for frames in clips])  # [B T, 3, S, S]
+            pixels = pixels.to(self.device, self.dtype)
+            if self.visual_encoder.config.local_temporal:
+                features = self.visual_encoder(pixels.unflatten(0, (len(clips), -1)))
+            else:
+                parts = [self.visual_encoder(part) for part in pixels.split(FRAMES_AT_ONCE)]
+                features = torch.cat(parts).unflatten(0, (len(clips), -1))  # [B, T, 1+P, D_v]
+            return list(self.abstractor(features).float().cpu().numpy())
 
     def _load_vision(self) -> VisualEncoder:
+        from gpt4video_cli.model.visual_encoder import load_visual_encoder
+
         return load_visual_encoder(
-            self.folder / "vision", device=str(self.device), dtype=self.dtype, final_norm=self.card.final_norm
+            self.folder / "vision", device=self.device_name, dtype=self.dtype, final_norm=self.card.final_norm
         )
 
     def _load_abstractor(self) -> Abstractor:
-        return load_abstractor(self.folder / "abstractor.safetensors", device=str(self.device), dtype=self.dtype)
+        from gpt4video_cli.model.abstractor import load_abstractor
+
+        return load_abstractor(self.folder / "abstractor.safetensors", device=self.device_name, dtype=self.dtype)
 
     def _load_engine(self) -> Engine:
-        from gpt4video_cli.language.torch_engine import TorchEngine
+        from gpt4video_cli.model.language_loading import load_language
 
-        adapter, planned = self.folder / "adapter", self.placement
-        return TorchEngine.load(
-            self.folder / "language",
-            adapter=adapter if adapter.is_dir() else None,
-            device=str(self.device),
-            dtype=self.dtype,
-            context_length=None if planned is None else planned.sizes.context,
-            weights=None if planned is None else planned.sizes.precision.weights,
-            device_map=None if planned is None else planned.device_map,
+        return load_language(
+            self.folder,
+            self.choice,
+            self.wish,
+            device=self.device_name,
+            dtype=self.dtype_name,
+            placement=self.placement,
         )
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The LoRA adapters in force; none before the language model is loaded."""
+        engine = self._engine.loaded()
+        return () if engine is None else engine.adapters
+
+    def use_adapters(self, wishes: Sequence[AdapterWish]) -> None:
+        """Have exactly these LoRA adapters in force; raises ``WeightsError`` or ``UsageError`` for what cannot be."""
+        from gpt4video_cli.model.language_loading import use_adapters
+
+        use_adapters(self.engine, self.folder, wishes)
 
 
 class _Part(Generic[Loaded]):
@@ -145,6 +248,15 @@ class _Part(Generic[Loaded]):
                 self._timings[self._name] = time.perf_counter() - start
             return self._value
 
+    def put(self, value: Loaded) -> None:
+        """Have ``value`` instead."""
+        with self._lock:
+            self._value = value
+
+    def loaded(self) -> Loaded | None:
+        """The part if it is there already."""
+        return self._value
+
     def try_get(self) -> None:
         """Load now, leaving any error to the one who needs the part: ``get`` meets it again."""
         try:
@@ -158,9 +270,11 @@ def load_model(name_or_dir: str | Path, *, device: str = "auto", dtype: str | to
 
     For one who uses some parts only: whether all of them find room is not looked at. ``open_model`` does.
     """
+    from gpt4video_cli.model.strict_load import choose_device, choose_dtype
+
     card, folder = find_model(name_or_dir)
     place = choose_device(device)
-    return Model(card, folder, place, choose_dtype(dtype, place))
+    return Model(card, folder, str(place), str(choose_dtype(dtype, place)).removeprefix("torch."))
 
 
 def open_model(name_or_dir: str | Path, wish: LoadWish | None = None) -> Model:
@@ -169,9 +283,17 @@ def open_model(name_or_dir: str | Path, wish: LoadWish | None = None) -> Model:
     Raises ``WeightsError`` before anything is loaded if it does not fit, and says what would.
     """
     card, folder = find_model(name_or_dir)
-    placement = plan_model(card, folder, wish or LoadWish())
-    place = choose_device(placement.main)
-    return Model(card, folder, place, choose_dtype(placement.sizes.precision.compute, place), placement)
+    wish = wish or LoadWish()
+    choice = choose_engine(folder, card.name, wish)
+    if choice.name == "llama":  # the visual side alone is PyTorch's
+        main = max(find_devices(wish.device), key=lambda device: device.usable)
+        return Model(card, folder, main.name, wish.precision(main.kind).compute, None, choice, wish)
+    placement = plan_model(card, folder, wish)
+    if placement.main != "cpu":
+        from gpt4video_cli.model.strict_load import choose_device
+
+        choose_device(placement.main)  # one that is there and yet cannot be used is told now
+    return Model(card, folder, placement.main, placement.sizes.precision.compute, placement, choice, wish)
 
 
 def _check_sizes(folder: Path, preprocessing: PreprocessConfig) -> None:

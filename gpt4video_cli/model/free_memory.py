@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from gpt4video_cli.errors import UsageError
 RESERVE = {"cpu": 500_000_000, "cuda": 300_000_000, "mps": 300_000_000}
 """Bytes left alone: the libraries themselves (torch and transformers take 0.4 GB when imported), the workspaces of CUDA
 kernels, and gaps between blocks."""
+
+GPU_NODES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""Without one of these Linux has no GPU that torch calls CUDA: NVIDIA's driver, that of its boards (Jetson), AMD's
+ROCm, and Windows' in WSL2. A look at them takes microseconds, torch a second or more to import."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,17 @@ def _group_limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     return found
 
 
+def cuda_possible() -> bool:
+    """Whether torch, which is not imported for that, could find a CUDA (or ROCm) GPU here."""
+    if sys.platform == "darwin":
+        return False
+    return sys.platform != "linux" or any(os.path.exists(node) for node in GPU_NODES)
+
+
 def find_devices(wanted: str) -> list[Device]:
     """The devices that ``wanted`` allows: ``auto`` (every CUDA GPU, else the CPU), ``cpu``, ``cuda`` (every one),
-    ``cuda:N``, ``mps``. ``UsageError`` for one that is not there. torch is imported for all but ``cpu``."""
-    if wanted == "cpu":
+    ``cuda:N``, ``mps``. ``UsageError`` for one that is not there. torch is asked only where there may be a GPU."""
+    if wanted == "cpu" or (wanted == "auto" and not cuda_possible()):
         return [main_memory()]
     import torch
 

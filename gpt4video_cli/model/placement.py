@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt4video_cli.errors import UsageError, WeightsError
+from gpt4video_cli.language.engine_wish import EngineWish
 from gpt4video_cli.model.free_memory import Device, find_devices, main_memory
 from gpt4video_cli.model.model_sizes import QUANTISED, Block, ModelSizes, Precision, measure_model
 from gpt4video_cli.weights.card import Card
@@ -38,12 +39,14 @@ _SUGGESTIONS = 4
 @dataclass(frozen=True)
 class LoadWish:
     """How a model shall be loaded. ``offload``: layers that no GPU has room for may stay in the main memory.
-    ``context_length``: positions, to keep a smaller key/value cache than the model's own."""
+    ``context_length``: positions, to keep a smaller key/value cache than the model's own. ``engine``: of the language
+    model; what is planned here is for PyTorch, see ``language/choose_engine.py``."""
 
     device: str = "auto"
     dtype: str = "auto"
     offload: bool = False
     context_length: int | None = None
+    engine: EngineWish = EngineWish()
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -61,6 +64,19 @@ class LoadWish:
             raise UsageError(f"--dtype {self.dtype} needs a CUDA GPU or the CPU, the device is mps")
         if self.device in ("cpu", "mps"):
             self.check_device(self.device)
+        if self.engine.name == "llama":
+            self._check_llama()
+
+    def _check_llama(self) -> None:
+        if self.dtype != "auto":
+            raise UsageError(
+                f"--dtype {self.dtype} and --engine llama contradict each other: llama.cpp has the type of its file",
+                hint="--engine llama:KIND chooses the file, such as llama:q8_0",
+            )
+        if self.offload:
+            raise UsageError("--offload is an option of the PyTorch engine", hint="llama.cpp has --gpu-layers N")
+        if self.device == "cpu" and self.engine.llama.gpu_layers > 0:
+            raise UsageError(f"--device cpu and --gpu-layers {self.engine.llama.gpu_layers} contradict each other")
 
     def check_device(self, kind: str) -> None:
         """Refuse what the device cannot do; ``kind`` is known when the devices were looked for."""

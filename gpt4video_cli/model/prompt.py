@@ -19,8 +19,10 @@ from gpt4video_cli.language.engine import EmbeddingSegment, Segment, TextSegment
 
 @dataclass(frozen=True, eq=False)
 class PromptClip:
-    """A clip of a message. ``embeddings`` float [n, D_llm]; ``key`` names their content; ``number`` counts the clips of
-    the conversation from 1; ``alone``: no other clip came with the same message."""
+    """A clip of a message. ``embeddings`` [n, D_llm] as in ``EmbeddingSegment``; ``key`` names their content.
+
+    ``number`` counts the clips of the conversation from 1; ``alone``: no other clip came with the same message.
+    """
 
     key: str
     embeddings: Any

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gpt4video_cli.errors import UsageError, WeightsError
 from gpt4video_cli.model.tensor_headers import INDEX, shards
@@ -72,14 +73,8 @@ def read_safetensors(
         return tensors, dict(file.metadata() or {})
 
 
-def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors."""
-    with _open_safetensors(path) as file:
-        return dict(file.metadata() or {})
-
-
 @contextmanager
-def _open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
+def _open_safetensors(path: Path, device: torch.device | str) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -127,10 +122,27 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {}))
 
 
+class Unfilled(TorchFunctionMode):
+    """Modules made inside get no start values, for ``load_strict`` replaces them all.
+
+    Memory that nobody writes to takes no room, so the CPU serves as well as the meta device, where the first random
+    number and the first product make torch import torch._dynamo and sympy: 1.1 s, as much as torch itself.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return (torch.empty if function is torch.randn else function)(*args, **kwargs)
+
+
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], file: Path | str) -> None:
     """Give ``module`` exactly ``tensors``: a missing, unexpected or mis-shaped one is an error that names it.
 
-    ``module`` may be on the meta device; the tensors are taken over as they are (dtype and device included).
+    ``module`` may be on the meta device, or ``Unfilled``; the tensors are taken over as they are (dtype and device
+    included).
     """
     expected = module.state_dict()
     problems = [f"tensor {name} is missing" for name in expected if name not in tensors]

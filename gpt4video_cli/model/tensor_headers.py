@@ -52,6 +52,15 @@ class StoredTensor:
 
 def read_header(path: Path) -> list[StoredTensor]:
     """The tensors of a safetensors file. A file that is missing, damaged or cut short is a ``WeightsError``."""
+    return _read(path)[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; {} where it has none. Errors as of ``read_header``."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[list[StoredTensor], dict[str, str]]:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -59,7 +68,7 @@ def read_header(path: Path) -> list[StoredTensor]:
             if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
                 raise WeightsError(f"{path}: not a safetensors file", hint=_REPAIR)
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+        metadata = {str(name): str(text) for name, text in header.pop("__metadata__", {}).items()}
         tensors = [StoredTensor(name, at["dtype"], tuple(map(int, at["shape"]))) for name, at in header.items()]
         end = 8 + length + max((int(at["data_offsets"][1]) for at in header.values()), default=0)
     except FileNotFoundError as error:
@@ -71,7 +80,7 @@ def read_header(path: Path) -> list[StoredTensor]:
             raise WeightsError(f"{path}: tensor {tensor.name} is of the unknown type {tensor.stored}")
     if size < end:
         raise WeightsError(f"{path}: is cut short: {size} bytes of {end}", hint=_REPAIR)
-    return tensors
+    return tensors, metadata
 
 
 def read_headers(folder: Path, stem: str = "model") -> list[StoredTensor]:

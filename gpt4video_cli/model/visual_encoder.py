@@ -11,16 +11,16 @@ Letters: B batch, T frames, P patches of a frame, D width (``D_v``), S side of a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.model.strict_load import (
+    Unfilled,
     choose_device,
     choose_dtype,
     load_strict,
@@ -29,90 +29,10 @@ from gpt4video_cli.model.strict_load import (
     write_safetensors,
 )
 from gpt4video_cli.model.tensor_headers import VISION_PREFIX, name_in_encoder
+from gpt4video_cli.model.visual_encoder_config import VisualEncoderConfig as VisualEncoderConfig
 from gpt4video_cli.whole_file import write_whole
 
 _TEMPORAL_NORM_EPS = 1e-5  # the reference leaves torch's default here, whatever the configuration says
-
-
-@dataclass(frozen=True)
-class VisualEncoderConfig:
-    """Sizes of the encoder. The defaults are CLIP ViT-L/14: 256 patches + class token, 1024 wide."""
-
-    width: int = 1024
-    layers: int = 24
-    heads: int = 16
-    mlp_width: int = 4096
-    patch_size: int = 14
-    """Side of a patch in pixels; also the stride."""
-    image_size: int = 224
-    """Side of a frame in pixels."""
-    activation: str = "quick_gelu"
-    """``quick_gelu`` (OpenAI's CLIP) or ``gelu``."""
-    norm_eps: float = 1e-5
-    final_norm: bool = False
-    """Layer norm on all tokens of the result, not only on a pooled one."""
-    local_temporal: bool = False
-    """Temporal convolutions between frames; the input is then [B, T, 3, S, S]."""
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise WeightsError(f"visual encoder: width {self.width} is not a multiple of heads {self.heads}")
-        if self.local_temporal and self.width % 2:
-            raise WeightsError(f"visual encoder: local_temporal needs an even width, got {self.width}")
-        if not 0 < self.patch_size <= self.image_size:
-            raise WeightsError(
-                f"visual encoder: patch_size {self.patch_size} does not fit image_size {self.image_size}"
-            )
-        if self.activation not in ("quick_gelu", "gelu"):
-            raise WeightsError(f"visual encoder: activation {self.activation!r} is neither quick_gelu nor gelu")
-
-    @property
-    def patches(self) -> int:
-        """P: patches of a frame, without the class token."""
-        return (self.image_size // self.patch_size) ** 2
-
-    def as_clip_vision_config(self) -> dict[str, Any]:
-        """The keys of transformers' ``CLIPVisionConfig``, and our two options beside them."""
-        return {
-            "model_type": "clip_vision_model",
-            "architectures": ["CLIPVisionModel"],
-            "hidden_size": self.width,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "intermediate_size": self.mlp_width,
-            "patch_size": self.patch_size,
-            "image_size": self.image_size,
-            "num_channels": 3,
-            "hidden_act": self.activation,
-            "layer_norm_eps": self.norm_eps,
-            "attention_dropout": 0.0,
-            "projection_dim": self.width,
-            "final_norm": self.final_norm,
-            "local_temporal": self.local_temporal,
-        }
-
-    @classmethod
-    def from_clip_vision_config(cls, values: dict[str, Any], file: Path | str) -> VisualEncoderConfig:
-        """From a CLIP vision ``config.json``, or from that of a whole CLIP (its ``vision_config``)."""
-        values = values.get("vision_config", values)
-        # Released CLIP configurations leave out what equals transformers' defaults (those of ViT-B/32).
-        if values.get("num_channels", 3) != 3:
-            raise WeightsError(f"{file}: num_channels is {values['num_channels']}, only 3 (RGB) is supported")
-        try:
-            return cls(
-                width=int(values.get("hidden_size", 768)),
-                layers=int(values.get("num_hidden_layers", 12)),
-                heads=int(values.get("num_attention_heads", 12)),
-                mlp_width=int(values.get("intermediate_size", 3072)),
-                patch_size=int(values.get("patch_size", 32)),
-                image_size=int(values.get("image_size", 224)),
-                activation=str(values.get("hidden_act", "quick_gelu")),
-                norm_eps=float(values.get("layer_norm_eps", 1e-5)),
-                final_norm=bool(values.get("final_norm", False)),
-                local_temporal=bool(values.get("local_temporal", False)),
-            )
-        except (TypeError, ValueError) as error:
-            raise WeightsError(f"{file}: a size is not a number ({error})") from error
 
 
 class VisualEncoder(nn.Module):
@@ -275,7 +195,7 @@ def load_visual_encoder(
         config = replace(config, final_norm=final_norm)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
-    with torch.device("meta"):
+    with Unfilled():
         encoder = VisualEncoder(config)
     tensors, file = read_sharded_safetensors(folder, device=place, dtype=kind, rename=name_in_encoder)
     load_strict(encoder, tensors, file)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from gpt4video_cli.data.layout import spread
-from gpt4video_cli.model.abstractor import Abstractor, read_abstractor_config
+from gpt4video_cli.model.abstractor import Abstractor
+from gpt4video_cli.model.abstractor_config import read_abstractor_config
 from gpt4video_cli.model.strict_load import choose_device, read_json
 from gpt4video_cli.model.visual_encoder import VisualEncoder, VisualEncoderConfig
 from gpt4video_cli.training.batches import Rows, make_rows, packed_rows, shares

@@ -165,7 +165,8 @@ class StageTask:
 
     def _answer(self, sample: TrainingSample, tokenizer: Tokenizer) -> str:
         """Greedy, to the first message of the sample, through the engine that chats."""
-        from gpt4video_cli.language.torch_engine import TorchEngine, find_end_ids
+        from gpt4video_cli.language.end_tokens import find_end_ids
+        from gpt4video_cli.language.torch_engine import TorchEngine
 
         llama = self._model.llama()
         context = int(llama.config.max_position_embeddings)

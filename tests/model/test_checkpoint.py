@@ -118,13 +118,28 @@ def test_unknown_device_and_dtype(folder: Path) -> None:
 
 
 def test_eyes_open_without_transformers(folder: Path) -> None:
-    """Decoding and encoding a clip must not wait for transformers' four seconds of imports."""
+    """Decoding and encoding a clip must not wait for transformers' four seconds of imports, nor for sympy's second."""
     program = (
         "import sys, numpy\n"
         "from gpt4video_cli.model.checkpoint import load_model\n"
         f"model = load_model({str(folder)!r}, device='cpu')\n"
         "print(tuple(model.embed(numpy.zeros((2, 32, 32, 3), numpy.uint8)).shape))\n"
-        "print([name for name in ('transformers', 'diffusers', 'peft') if name in sys.modules])\n"
+        "print([name for name in ('transformers', 'diffusers', 'peft', 'sympy') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["(4, 64)", "[]"]
+
+
+def test_opening_needs_no_torch(folder: Path) -> None:
+    """Everything that is checked before the first part loads, and what names the embeddings of kept clips."""
+    program = (
+        "import sys\n"
+        "from gpt4video_cli.assistant import Assistant\n"
+        "from gpt4video_cli.model.checkpoint import open_model\n"
+        "from gpt4video_cli.model.placement import LoadWish\n"
+        f"model = open_model({str(folder)!r}, LoadWish('cpu'))\n"
+        "assert model.encoder_digest and model.preprocess_config and model.template\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4video_cli.errors import UsageError, WeightsError
+from gpt4video_cli.model import free_memory
 from gpt4video_cli.model.assembly import write_assembly
 from gpt4video_cli.model.free_memory import RESERVE, Device, _group_limits, find_devices, main_memory
 from gpt4video_cli.model.model_sizes import ModelSizes, measure_model
@@ -212,6 +214,23 @@ def test_offload_without_a_gpu_is_refused_when_that_is_known(measure: Measure) -
 def test_a_context_longer_than_the_model_has(measure: Measure) -> None:
     with pytest.raises(UsageError, match="between 2 and the model's 2048"):
         plan(LoadWish(context_length=4096), [gpu(0, 24)], HOST, measure)
+
+
+def test_torch_is_asked_only_where_there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it now fails
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(free_memory, "GPU_NODES", ("/dev/no such node",))
+    assert [device.name for device in find_devices("auto")] == ["cpu"]
+    with pytest.raises(ImportError):
+        find_devices("cuda")
+    monkeypatch.setattr(free_memory, "GPU_NODES", ("/dev/no such node", "/dev/null"))
+    with pytest.raises(ImportError):
+        find_devices("auto")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert [device.name for device in find_devices("auto")] == ["cpu"]
+    monkeypatch.setattr(sys, "platform", "win32")  # no nodes there to look at
+    with pytest.raises(ImportError):
+        find_devices("auto")
 
 
 def test_this_machine(tmp_path: Path) -> None:
