@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpt4video_cli.gallery.generator import Film
+    from gpt4video_cli.safety.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,26 @@ class GenerationPrompt:
 
 
 @dataclass(frozen=True)
+class Screened:
+    """A gate's verdict, whatever it is."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Refusal:
-    """A guard refused; nothing more of this reply follows except ``Done``."""
+    """A guard refused; nothing more of this reply follows except ``Done``.
+
+    ``message`` says so politely, without quoting what was refused. ``subject`` is the verdict's. ``path``: the clip
+    that was refused. ``prompt``: the generation prompt, for the person to rewrite it; it is not for showing.
+    """
 
     guard: str
     category: str
     message: str
+    subject: str = ""
+    path: str = ""
+    prompt: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,8 @@ class Done:
     ``answer`` is the whole visible text. Token counts: ``prompt_tokens`` in the whole prompt, of which
     ``reused_tokens`` came from the kept key/value cache and ``evaluated_tokens`` were computed now (text tokens and
     video embeddings alike); ``new_tokens`` were generated. ``timings`` are seconds by stage. ``finish_reason`` is one
-    of ``stop`` (end token or stop string), ``length`` (token budget), ``context`` (context full), ``cancelled``.
+    of ``stop`` (end token or stop string), ``length`` (token budget), ``context`` (context full), ``cancelled``,
+    ``refused`` (see ``Assistant.reply``).
     """
 
     answer: str
@@ -96,4 +112,4 @@ class Done:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-Event = TextDelta | ClipSeen | GenerationPrompt | Refusal | GenerationProgress | ClipReady | Notice | Done
+Event = TextDelta | ClipSeen | GenerationPrompt | Screened | Refusal | GenerationProgress | ClipReady | Notice | Done

@@ -48,6 +48,7 @@ class ReplyParser:
         self.written = ""
         self.answer = ""
         self.prompts: list[str] = []
+        self._before: list[tuple[int, int]] = []  # of each prompt: where its tag opens, and how long the answer was
         self._at = 0
         self._shown = 0
         self._events: list[ReplyEvent] = []
@@ -64,6 +65,12 @@ class ReplyParser:
     def finish(self) -> list[ReplyEvent]:
         """Events for what was held back, now that the reply is complete."""
         return self._advance(True)
+
+    def take_back(self, number: int) -> None:
+        """End the reply before prompt ``number``: neither it nor what follows was ever written."""
+        written, answer = self._before[number - 1]
+        self.written, self.answer = self.written[:written], self.answer[:answer]
+        del self.prompts[number - 1 :], self._before[number - 1 :]
 
     def _advance(self, final: bool) -> list[ReplyEvent]:
         while self._read(final):
@@ -158,6 +165,7 @@ class ReplyParser:
         prompt = " ".join(text[start:close].split())
         if prompt:
             self.prompts.append(prompt)
+            self._before.append((start - len(OPEN), len(self.answer)))
             self._events.append(GenerationPrompt(prompt, len(self.prompts)))
         else:
             self._events.append(Notice(EMPTY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from gpt4video_cli.gallery.clip_file import side_car_path, write_clip
 from gpt4video_cli.gallery.generator import Film, FilmRequest
 from gpt4video_cli.gallery.latents_file import latents_path
 from gpt4video_cli.gallery.side_car import SideCar, metadata_of, write_side_car
+from gpt4video_cli.safety.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class FilmOrder:
         return self.resume or latents_path(Path(self.clip))
 
 
-def deliver(film: Film, order: FilmOrder) -> Path:
+def deliver(film: Film, order: FilmOrder, verdicts: Sequence[Verdict] = ()) -> Path:
     """Write the clip and its side-car, each whole, then remove the latents; returns the clip's path.
 
-    A killed run leaves the latents, or the clip, or both, and nothing else.
+    ``verdicts``: of the gates that the clip passed, for the side-car. A killed run leaves the latents, or the clip, or
+    both, and nothing else.
     """
-    described = describe(film, order.number) if order.metadata else None
+    described = describe(film, order.number, verdicts) if order.metadata else None
     metadata = None if described is None else metadata_of(described)
     path = write_clip(order.clip, film.frames, film.fps, metadata=metadata, force=order.force)
     if described is not None:
@@ -48,7 +51,7 @@ def deliver(film: Film, order: FilmOrder) -> Path:
     return path
 
 
-def describe(film: Film, number: int = 1) -> SideCar:
+def describe(film: Film, number: int = 1, verdicts: Sequence[Verdict] = ()) -> SideCar:
     """How ``film`` was made, enough to make it again."""
     request = film.request
     return SideCar(
@@ -59,6 +62,7 @@ def describe(film: Film, number: int = 1) -> SideCar:
         seed=request.seed,
         settings=settings_of(film),
         sample=number,
+        verdicts=tuple(verdict.as_dict() for verdict in verdicts),
     )
 
 

@@ -52,8 +52,8 @@ class FilmRequest:
 class Film:
     """A finished film: ``frames`` uint8 [T, H, W, 3], RGB 0-255, and the completed request that gave it.
 
-    ``seconds`` by stage: load (0 where the model was loaded), denoise, decode; ``model`` and ``revision`` say what
-    filmed it, ``dtype`` and ``device`` how.
+    ``seconds`` by stage: load (0 where the model was loaded), denoise, decode, and safety (all gates) once it passed
+    them; ``model`` and ``revision`` say what filmed it, ``dtype`` and ``device`` how.
     """
 
     frames: np.ndarray

@@ -58,6 +58,13 @@ def write_flushed(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_new_file(target: Path, content: bytes, *, force: bool) -> None:
+    """Write a file whole under its name. Without ``force`` an existing one is not replaced (``UsageError``)."""
+    with temporary_for(target) as temporary:
+        write_flushed(temporary, content)
+        put_in_place(temporary, target, force=force)
+
+
 def put_in_place(temporary: Path, target: Path, *, force: bool) -> None:
     """Give the finished file or folder ``temporary`` its name. Without ``force`` an existing file is never replaced.
 

@@ -18,7 +18,7 @@ from typing import Any
 from gpt4video_cli import __version__
 from gpt4video_cli.errors import InputError
 from gpt4video_cli.gallery.clip_file import side_car_path
-from gpt4video_cli.gallery.new_file import put_in_place, temporary_for, write_flushed
+from gpt4video_cli.gallery.new_file import write_new_file
 from gpt4video_cli.strict_json import MAX_INTEGER, StrictJsonError, from_json, loads
 
 FORMAT = "gpt4video clip"
@@ -111,9 +111,7 @@ def write_side_car(clip: Path | str, side_car: SideCar, *, force: bool = False) 
     """
     path = side_car_path(clip)
     content = json.dumps(side_car.as_dict(), indent=1, allow_nan=False) + "\n"
-    with temporary_for(path) as temporary:
-        write_flushed(temporary, content.encode("ascii"))
-        put_in_place(temporary, path, force=force)
+    write_new_file(path, content.encode("ascii"), force=force)
     return path
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from gpt4video_cli.errors import ClipError
 from gpt4video_cli.video.clip import Clip
 from gpt4video_cli.video.reader import FrameReader
-from gpt4video_cli.video.sampling import SamplingPlan, SamplingReceipt, largest_gap
+from gpt4video_cli.video.sampling import HURRIED, SamplingPlan, SamplingReceipt, largest_gap
 from gpt4video_cli.video.sniff import sniff
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _read_video(source: Source, plan: SamplingPlan, min_side: int | None, digest
         hurried += not as_asked
     notes = []
     if hurried:
-        notes.append(f"exact decoding took too long: {hurried} of {len(moments)} frames are the keyframes before")
+        notes.append(f"{HURRIED}: {hurried} of {len(moments)} frames are the keyframes before")
     if extent.cut_off:
         notes.append(f"the file is cut off: {extent.duration:.2f} of {extent.claimed:.2f} s can be read")
     if source.decode_errors:

@@ -20,6 +20,8 @@ DEFAULT_FRAMES = 8
 # A two-hour film at --fps 1 would be 7200 pictures: without --max-frames the rate is lowered to this many.
 DEFAULT_MAX_FRAMES = 128
 MODES: tuple[Mode, ...] = ("exact", "keyframe")
+HURRIED = "exact decoding took too long"
+"""Begins the note of a receipt whose pictures are not all those that were asked for: there was no time for them."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,11 @@ class SamplingReceipt:
     end: float = 0.0
     still: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether other pictures would have been seen with more time."""
+        return any(note.startswith(HURRIED) for note in self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; ``SamplingReceipt.from_dict`` reads it back."""

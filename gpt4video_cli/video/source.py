@@ -48,6 +48,7 @@ class Source:
         # have been left out.
         self.skip_before: float | None = None
         self.skipped = False
+        self._only_keyframes = False
         self._open()
         self.first = self._find_first()
 
@@ -169,8 +170,14 @@ class Source:
                 self._floor = packet.pts
             self._decode(packet)
 
+    def only_keyframes(self) -> None:
+        """Decode nothing but keyframes from here on."""
+        self._only_keyframes = True
+
     def _decode(self, packet: av.Packet | None) -> None:
         """Decode ``packet`` (None: what the decoder still holds) into the queue."""
+        if self._only_keyframes and packet is not None and not packet.is_keyframe:
+            return
         if self.can_skip and packet is not None:
             span = self.packet_span(packet) if self.skip_before is not None else None
             skip = span is not None and self.skip_before is not None and span[0] - self.origin < self.skip_before

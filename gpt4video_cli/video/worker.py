@@ -59,6 +59,8 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], memoryview | None]
             from gpt4video_cli.video.probe import inspect
 
             return {"info": inspect(request["path"], budget=request["budget"]).as_dict()}, None
+        if request["do"] == "survey":
+            return _surveyed(request)
         plan = SamplingPlan.from_dict(request["plan"])
         clip = read_clip(request["path"], plan, min_side=request["min_side"], budget=request["budget"])
     except ClipError as error:
@@ -71,6 +73,14 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], memoryview | None]
         return {"error": "clip", "reason": f"cannot be decoded ({type(error).__name__}: {error})", "hint": None}, None
     header = {"shape": clip.frames.shape, "times": clip.times.tolist(), "receipt": clip.receipt.as_dict()}
     return header, clip.frames.data.cast("B")
+
+
+def _surveyed(request: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
+    from gpt4video_cli.video.survey import survey
+
+    found = survey(request["path"], request["most"], min_side=request["min_side"], budget=request["budget"])
+    header = {"shape": found.frames.shape, "times": found.times, "looked_at": found.looked_at}
+    return {**header, "sha256": found.sha256, "note": found.note}, found.frames.data.cast("B")
 
 
 def _send(pipe: int, content: bytes | memoryview) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.weights.card import FILE_NAME, Card, read_card
 from gpt4video_cli.weights.generator_card import is_generator_card
+from gpt4video_cli.weights.guard_card import is_guard_card
 
 DEFAULT_MODEL = "bundle"
 _PACKAGE = "package:"
@@ -49,15 +50,17 @@ def user_cards_folder() -> Path:
 
 def known_cards() -> dict[str, Path]:
     """Name -> card file of every kind: of ``models_home()``, of those that ship, of the user's; the later win."""
-    own = {path.parent.name: path for path in sorted(models_home().glob(f"*/{FILE_NAME}"))}
+    # Hidden folders are being made, or a killed run left them.
+    own = {path.parent.name: path for path in sorted(models_home().glob(f"[!.]*/{FILE_NAME}"))}
     shipped = {path.stem: path for path in sorted(cards_folder().glob("*.toml"))}
     users = {path.stem: path for path in sorted(user_cards_folder().glob("*.toml"))}
     return own | shipped | users
 
 
 def known_models() -> dict[str, Path]:
-    """Name -> card file of the assistants. Text-to-video models are found by ``find_generator.py``."""
-    return {name: path for name, path in known_cards().items() if not is_generator_card(path)}
+    """Name -> card file of the assistants. ``find_generator.py`` and ``find_guard.py`` find the other kinds."""
+    cards = known_cards().items()
+    return {name: path for name, path in cards if not is_generator_card(path) and not is_guard_card(path)}
 
 
 def find_model(name_or_dir: str | Path) -> tuple[Card, Path]:

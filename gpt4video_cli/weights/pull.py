@@ -13,12 +13,14 @@ from pathlib import Path
 from gpt4video_cli.errors import UsageError, WeightsError
 from gpt4video_cli.weights import locate
 from gpt4video_cli.weights.after_pull import make_folder, needs_folder
-from gpt4video_cli.weights.card import Card, read_card
+from gpt4video_cli.weights.card import read_card
 from gpt4video_cli.weights.find_generator import INDEX, PIPELINE, known_generators
+from gpt4video_cli.weights.find_guard import known_guards
 from gpt4video_cli.weights.generator_card import GeneratorCard, read_generator_card
+from gpt4video_cli.weights.guard_card import read_guard_card
 from gpt4video_cli.weights.hub import Hub, HubFile, Listing, Report, sha256_of
 from gpt4video_cli.weights.lock_file import LockedPart, LockFile, every_lock, one_at_a_time, read_lock, write_lock
-from gpt4video_cli.weights.sources import Source, needed, sources
+from gpt4video_cli.weights.sources import AnyCard, Source, needed, sources
 
 AT_ONCE = 4
 """Files that are fetched side by side."""
@@ -39,7 +41,7 @@ class Wanted:
 class PullPlan:
     """What ``pull`` would fetch. Bytes."""
 
-    card: Card | GeneratorCard
+    card: AnyCard
     path: Path
     """The card's file."""
     parts: tuple[Wanted, ...]
@@ -55,16 +57,18 @@ class PullPlan:
         return [self.card.licence, *dict.fromkeys(stated)]
 
 
-def find_card(name: str) -> tuple[Card | GeneratorCard, Path]:
+def find_card(name: str) -> tuple[AnyCard, Path]:
     """The card of a known model and its file. ``UsageError`` for any other name, with the near ones."""
     import difflib
 
-    generators, assistants = known_generators(), locate.known_models()
+    generators, guards, assistants = known_generators(), known_guards(), locate.known_models()
     if name in generators:
         return read_generator_card(generators[name]), generators[name]
+    if name in guards:
+        return read_guard_card(guards[name]), guards[name]
     if name in assistants:
         return read_card(assistants[name]), assistants[name]
-    known = sorted({**generators, **assistants})
+    known = sorted({**generators, **guards, **assistants})
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "gpt4video models list names the known ones"
     raise UsageError(f"no model {name!r}", hint=hint)

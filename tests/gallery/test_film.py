@@ -16,7 +16,6 @@ import av
 import numpy as np
 import pytest
 
-from gpt4video_cli import assistant
 from gpt4video_cli.assistant import film
 from gpt4video_cli.errors import CancelledError, GenerationError, Gpt4VideoError
 from gpt4video_cli.events import ClipReady, GenerationProgress, Notice, Refusal
@@ -25,7 +24,7 @@ from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
 from gpt4video_cli.gallery.filming import film_events
 from gpt4video_cli.gallery.generator import FilmRequest
 from gpt4video_cli.gallery.side_car import read_side_car
-from gpt4video_cli.safety.verdict import Verdict
+from gpt4video_cli.safety.gates import Gates
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = FilmRequest("a red circle moves left", seed=3)
@@ -37,8 +36,8 @@ def names(folder: Path) -> list[str]:
 
 def test_the_events_and_files_of_a_film(wan: DiffusersGenerator, tmp_path: Path) -> None:
     events = list(film(wan, FilmOrder(REQUEST, tmp_path / "a.mp4", number=2)))
-    notices = [event.text.split(" (")[0] for event in events if isinstance(event, Notice)]
-    assert notices == ["not screened: generation prompt", "not screened: generated clip"]
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert notices == ["not screened: generated clip (no guard for frames is installed)"]
     ready = events[-1]
     assert isinstance(ready, ClipReady) and (ready.path, ready.number) == (str(tmp_path / "a.mp4"), 2)
     assert ready.film is not None and ready.film.frames.shape == (5, 32, 32, 3)
@@ -51,6 +50,7 @@ def test_the_events_and_files_of_a_film(wan: DiffusersGenerator, tmp_path: Path)
     described = read_side_car(tmp_path / "a.mp4")
     assert (described.prompt, described.seed, described.model) == (REQUEST.prompt, 3, "random")
     assert described.sample == 2 and described.revision == wan.revision
+    assert [verdict["outcome"] for verdict in described.verdicts] == ["allowed", "not screened"]
     assert described.settings["steps"] == 3 and described.settings["dtype"] == "float32"
     assert described.as_dict() == read_side_car(tmp_path / "a.json").as_dict()
 
@@ -68,22 +68,52 @@ class Untouchable:
         raise AssertionError(f"{name} was used")
 
 
-def test_a_refused_prompt_loads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(assistant, "screen", lambda subject: Verdict("refused", subject, "guard", "violence"))
-    events = list(film(Untouchable(), FilmOrder(REQUEST, tmp_path / "a.mp4")))  # type: ignore[arg-type]
-    assert events == [Refusal("guard", "violence", "the generation prompt was refused")]
+class Finds:
+    """A guard that finds ``category`` in every text that has ``word``, and in every picture."""
+
+    name = "finds"
+
+    def __init__(self, category: str, word: str = "") -> None:
+        self.category, self.word = category, word
+
+    def score(self, seen: Any) -> Any:
+        if isinstance(seen, str):
+            return {self.category: 0.9 if self.word in seen else 0.1}
+        return [{self.category: 0.9} for _ in seen]
+
+
+def test_a_refused_prompt_loads_nothing(tmp_path: Path) -> None:
+    gates = Gates(shipped=Finds("violence", "circle"))
+    events = list(film(Untouchable(), FilmOrder(REQUEST, tmp_path / "a.mp4"), gates))  # type: ignore[arg-type]
+    refusal = events[-1]
+    assert isinstance(refusal, Refusal) and (refusal.guard, refusal.category) == ("finds", "violence")
+    assert refusal.message.startswith("Sorry, this cannot be filmed: it looks like graphic violence or gore.")
+    assert "circle" not in refusal.message
     assert names(tmp_path) == []
 
 
-def test_a_refused_clip_is_never_written(
-    wan: DiffusersGenerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def screen(subject: Any) -> Verdict:
-        return Verdict("refused" if subject == "generated clip" else "allowed", subject, "guard", "gore")
+def test_what_latents_were_made_of_is_judged_and_not_what_is_asked_for(wan: DiffusersGenerator, tmp_path: Path) -> None:
+    latents = tmp_path / "kept.latents.safetensors"
+    wan.film(REQUEST, latents=latents)
+    order = FilmOrder(FilmRequest("something else"), tmp_path / "a.mp4", resume=latents)
+    events = list(film(Untouchable(), order, Gates(shipped=Finds("violence", "circle"))))  # type: ignore[arg-type]
+    assert isinstance(events[-1], Refusal) and names(tmp_path) == [latents.name]
 
-    monkeypatch.setattr(assistant, "screen", screen)
-    events = list(film(wan, FilmOrder(REQUEST, tmp_path / "a.mp4")))
-    assert isinstance(events[-1], Refusal) and not any(isinstance(event, Notice) for event in events)
+
+def test_a_negative_prompt_may_name_what_is_not_to_be_shown(wan: DiffusersGenerator, tmp_path: Path) -> None:
+    order = FilmOrder(FilmRequest("a circle", negative_prompt="gore"), tmp_path / "a.mp4")
+    events = list(film(wan, order, Gates(shipped=Finds("violence", "gore"))))
+    assert isinstance(events[-1], ClipReady)
+    events = list(film(Untouchable(), order, Gates(shipped=Finds("minors", "gore"))))  # type: ignore[arg-type]
+    assert isinstance(events[-1], Refusal) and events[-1].subject == "negative prompt"
+
+
+def test_a_refused_clip_is_never_written(wan: DiffusersGenerator, tmp_path: Path) -> None:
+    gates = Gates(shipped=Finds("hate", "nothing"), frames=lambda policy: [Finds("violence")])
+    events = list(film(wan, FilmOrder(REQUEST, tmp_path / "a.mp4"), gates))
+    refusal = events[-1]
+    assert isinstance(refusal, Refusal) and refusal.subject == "generated clip" and "at 0.0 s" in refusal.message
+    assert not any(isinstance(event, Notice) for event in events)
     assert names(tmp_path) == []
 
 
@@ -118,48 +148,71 @@ def test_what_fails_in_the_thread_is_raised_where_the_events_are_read() -> None:
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 from gpt4video_cli.assistant import film
 from gpt4video_cli.events import GenerationProgress
 from gpt4video_cli.gallery import clip_file, decoding, latents_file
 from gpt4video_cli.gallery.delivery import FilmOrder
 from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
 from gpt4video_cli.gallery.generator import FilmRequest
+from gpt4video_cli.gallery.loading import pipeline_class
 
-stage, folder, clip = sys.argv[1:]
+folder, clips = sys.argv[1], json.loads(sys.argv[2])
 generator = DiffusersGenerator.open(folder)
+pipeline_class(generator.card.pipeline)  # imported once, which takes longer than all the rest
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-if stage == "decoding":
-    generator.load().pipe.vae.decode = die
-if stage == "keeping":  # in the middle of the file of latents
-    os.replace = die
-if stage == "writing":  # the clip is encoded, and not yet in its place
-    clip_file.put_in_place = die
-order = FilmOrder(FilmRequest("a red circle moves left", seed=3), clip)
-for event in film(generator, order):
-    if stage == "filming" and isinstance(event, GenerationProgress) and event.step == 2:
-        die()
+
+
+def killed(stage, clip):
+    if stage == "decoding":
+        generator.load().pipe.vae.decode = die
+    if stage == "keeping":  # in the middle of the file of latents
+        os.replace = die
+    if stage == "writing":  # the clip is encoded, and not yet in its place
+        clip_file.put_in_place = die
+    order = FilmOrder(FilmRequest("a red circle moves left", seed=3), clip)
+    for event in film(generator, order):
+        if stage == "filming" and isinstance(event, GenerationProgress) and event.step == 2:
+            die()
+    os._exit(0)
+
+
+for stage, clip in clips.items():
+    child = os.fork()  # each has a process of its own
+    if child == 0:
+        killed(stage, clip)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+STAGES = ["filming", "keeping", "decoding", "writing"]
 
 
-@pytest.mark.parametrize("stage", ["filming", "keeping", "decoding", "writing"])
-def test_a_killed_run_leaves_no_half_file_and_resumes(
-    generator_folder: Any, wan: DiffusersGenerator, tmp_path: Path, stage: str
-) -> None:
-    clip = tmp_path / "a.mp4"
+@pytest.fixture(scope="module")
+def killed(generator_folder: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Stage -> the folder of a run that was killed in it."""
+    folders = {stage: tmp_path_factory.mktemp(stage) for stage in STAGES}
+    clips = json.dumps({stage: str(folder / "a.mp4") for stage, folder in folders.items()})
     search = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    command = [sys.executable, "-c", KILLED, stage, str(generator_folder("wan")), str(clip)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, timeout=90)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    left = [name for name in names(tmp_path) if not name.startswith(".")]  # temporary files have hidden names
-    latents = tmp_path / "a.mp4.latents.safetensors"
+    command = [sys.executable, "-c", KILLED, str(generator_folder("wan")), clips]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, timeout=90, text=True)
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * 4, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_leaves_no_half_file_and_resumes(
+    killed: dict[str, Path], wan: DiffusersGenerator, stage: str
+) -> None:
+    folder = killed[stage]
+    clip = folder / "a.mp4"
+    left = [name for name in names(folder) if not name.startswith(".")]  # temporary files have hidden names
+    latents = folder / "a.mp4.latents.safetensors"
     assert left == ([latents.name] if stage in ("decoding", "writing") else [])
     if left:
         (*_, ready) = film(wan, FilmOrder(REQUEST, clip, resume=latents))
         assert isinstance(ready, ClipReady) and ready.film is not None
         assert np.array_equal(ready.film.frames, wan.film(REQUEST).frames)
         assert not latents.exists() and clip.exists()
-        assert json.loads((tmp_path / "a.json").read_text())["seed"] == 3
+        assert json.loads((folder / "a.json").read_text())["seed"] == 3
 
 
 def test_latents_that_cannot_be_written_are_one_line(wan: DiffusersGenerator, tmp_path: Path) -> None:
