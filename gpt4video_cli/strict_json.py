@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from typing import Any, Literal, NoReturn, TypeVar
@@ -31,6 +32,15 @@ def loads(content: bytes) -> Any:
         raise StrictJsonError("nested too deeply") from error
     except ValueError as error:
         raise StrictJsonError(f"not JSON: {error}") from error
+
+
+_NOT_PRINTABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def one_line(value: Any, *, indent: int | None = None) -> str:
+    """``value`` as JSON, on one line unless ``indent`` is given. What could harm a terminal is escaped, not lost."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    return _NOT_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def from_json(value: Any, kind: type[T], where: str) -> T:

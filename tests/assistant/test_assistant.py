@@ -13,7 +13,7 @@ import pytest
 
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message, Session
 from gpt4video_cli.errors import ClipError, ContextFullError, UsageError
-from gpt4video_cli.events import ClipSeen, Done, Event, GenerationPrompt, Notice, TextDelta
+from gpt4video_cli.events import ClipSeen, Done, Event, GenerationPrompt, Notice, Screened, TextDelta
 from gpt4video_cli.history import count
 from gpt4video_cli.language.engine import SamplingOptions, TokenSegment
 from gpt4video_cli.model.prompt import PromptTurn
@@ -44,14 +44,16 @@ def test_the_events_of_a_reply(assistant: Assistant, clips: list[str]) -> None:
     session = assistant.new_session()
     events = list(listen(assistant, session, "What moves?", clips[0]))
     notices = [event.text for event in events if isinstance(event, Notice)]
-    assert [text.split("(")[0] for text in notices[:2]] == ["not screened: user text ", "not screened: user clip "]
+    assert notices[0] == "not screened: user clip (no guard for frames is installed)"
+    verdicts = [(event.verdict.subject, event.verdict.outcome) for event in events if isinstance(event, Screened)]
+    assert verdicts == [("user text", "allowed"), ("user clip", "not screened")]
     (seen,) = (event for event in events if isinstance(event, ClipSeen))
     assert seen.number == 1 and seen.path == clips[0] and seen.receipt["seen"] == [0.1, 0.3, 0.6, 0.8]
     done = events[-1]
     assert isinstance(done, Done) and done.answer and done.finish_reason in ("stop", "length")
     assert done.answer == "".join(event.text for event in events if isinstance(event, TextDelta))
     assert done.evaluated_tokens == done.prompt_tokens and done.reused_tokens == 0
-    assert {"decode", "vision", "prefill", "first_token", "generate", "total"} <= set(done.timings)
+    assert {"safety", "decode", "vision", "prefill", "first_token", "generate", "total"} <= set(done.timings)
     assert done.timings["decode"] > 0 and done.timings["vision"] > 0
     (turn,) = session.turns
     assert turn.answer == done.answer and turn.finish_reason == done.finish_reason and turn.ids
@@ -70,7 +72,7 @@ def test_the_clip_matters(assistant: Assistant, clips: list[str]) -> None:
     assert ask(assistant, Session(), "What moves?").answer != ask(assistant, Session(), "What moves?", clips[0]).answer
     seen = [assistant.see(clip, SamplingPlan(frames=4), {"decode": 0.0, "vision": 0.0}) for clip in clips]
     for one, other in [(0, 1), (0, 2), (1, 2)]:
-        assert (seen[one].embeddings - seen[other].embeddings).abs().max() > 1e-3
+        assert abs(seen[one].embeddings - seen[other].embeddings).max() > 1e-3
         assert seen[one].key != seen[other].key
 
 
@@ -375,7 +377,8 @@ def test_generation_prompts_become_events(assistant: Assistant, monkeypatch: pyt
         patch.setattr(engine, "generate", scripted)
         events = list(listen(assistant, session, "Film it."))
     assert [event for event in events if isinstance(event, GenerationPrompt)] == [GenerationPrompt("a red circle", 1)]
-    assert any(isinstance(event, Notice) and "not screened: generation prompt" in event.text for event in events)
+    verdicts = [(event.verdict.subject, event.verdict.outcome) for event in events if isinstance(event, Screened)]
+    assert verdicts == [("user text", "allowed"), ("generation prompt", "allowed")]
     (turn,) = session.turns
     assert turn.answer == "Sure:  there, <video1> too." and turn.prompts == ("a red circle",)
     assert turn.written == "Sure: <video>a red\ncircle</video> there, <video1> too." and turn.ids == tuple(ids)

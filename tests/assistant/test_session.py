@@ -14,7 +14,8 @@ import pytest
 from gpt4video_cli import session as session_module
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError, SessionFileError
 from gpt4video_cli.language.engine import SamplingOptions
-from gpt4video_cli.session import ClipRequest, Message, Session, SessionClip, Turn
+from gpt4video_cli.session import ClipRequest, FilmedClip, Message, Session, SessionClip, Turn
+from gpt4video_cli.used_model import UsedAdapter, UsedModel
 from gpt4video_cli.video.sampling import SamplingPlan, SamplingReceipt
 
 
@@ -44,6 +45,8 @@ def turn(text: str, *clips: SessionClip) -> Turn:
         prompts=("dog",),
         options=SamplingOptions(temperature=0.7, seed=2**40, stop=("###",)),
         finish_reason="stop",
+        used=UsedModel("/models/tiny", "torch", "cd" * 32, (UsedAdapter("adapter", 0.5, "ef" * 32),)),
+        films=(FilmedClip("/films/dog-3.mp4", "01" * 32, "dog", 3, "/films/dog-3.json"),),
     )
 
 
@@ -86,6 +89,40 @@ def test_undo_gives_the_message_back(talk: Session) -> None:
     assert talk.turns == [] and talk.undo() is None
 
 
+def test_times_and_title_of_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(["2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"])
+    session = Session([], next(times), next(times))
+    monkeypatch.setattr(session_module, "now", lambda: next(times))
+    assert session.title == ""
+    session.add(turn("what\n  is it?"))
+    assert (session.title, session.created[:10], session.changed[:10]) == ("what is it?", "2026-01-01", "2026-01-02")
+
+
+def test_films_belong_to_the_last_answer(talk: Session) -> None:
+    film = FilmedClip("/films/cat-0.mp4", "02" * 32, "cat", 0)
+    before = talk.turns[-1].films
+    talk.add_films((film,))
+    assert talk.turns[-1].films == (*before, film) and film not in talk.turns[0].films
+
+
+def test_version_1_is_read_and_becomes_version_2(talk: Session, tmp_path: Path) -> None:
+    """What it did not know is empty; everything else stays."""
+    path = tmp_path / "old.json"
+    talk.save(path)
+    value = json.loads(path.read_text())
+    value["version"] = 1
+    for name in ("created", "changed"):
+        del value[name]
+    for entry in value["turns"]:
+        del entry["used"], entry["films"]
+    path.write_text(json.dumps(value))
+    old = Session.load(path)
+    assert (old.created, old.changed) == ("", "")
+    assert old.turns == [replace(t, used=None, films=()) for t in talk.turns]
+    old.save(path)
+    assert json.loads(path.read_text())["version"] == 2 and Session.load(path) == old
+
+
 def set_at(*keys: Any, to: Any) -> Callable[[Any], None]:
     """A change of the stored JSON: the value under ``keys`` becomes ``to``."""
 
@@ -112,13 +149,20 @@ CLIP = ("turns", 0, "clips", 0)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (set_at("version", to=2), "version 2"),
-        (set_at("version", to="1"), "version '1'"),
+        (set_at("version", to=3), "version 3"),
+        (set_at("version", to="2"), "version '2'"),
         (drop("version"), "version None"),
         (set_at("format", to="x"), "not a session file"),
         (set_at("extra", to=1), "unknown field 'extra'"),
         (set_at("turns", 0, "run", to="rm"), "unknown field 'run'"),
         (drop("turns", 0, "answer"), "no field 'answer'"),
+        (drop("created"), "no field 'created'"),
+        (set_at("created", to="yesterday"), "session.created is no time"),
+        (set_at("changed", to="2026-11-22T09:15:00"), "session.changed is no time with a time zone"),
+        (set_at("turns", 0, "used", to="bundle"), "session.turns[0].used is not an object"),
+        (set_at("turns", 0, "used", "adapters", to=[1]), "session.turns[0].used.adapters[0] is not an object"),
+        (set_at("turns", 0, "films", 0, "sha256", to=None), "films[0].sha256 is not a valid str"),
+        (set_at("turns", 0, "films", 0, "prompt", to="\ud800"), "not Unicode"),
         (set_at("turns", to={}), "session.turns is not a valid list"),
         (set_at("turns", 0, "text", to=3), "session.turns[0].text is not a valid str"),
         (set_at("turns", 0, "text", to="\ud800"), "not Unicode"),
