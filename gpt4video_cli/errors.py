@@ -62,6 +62,14 @@ class ClipError(InputError):
         self.reason = reason
 
 
+class DecoderCrashedError(ClipError):
+    """The decoder's process ended in the middle of a clip; another try may go well."""
+
+
+class JobError(InputError):
+    """A job of a batch is malformed."""
+
+
 class SessionFileError(InputError):
     """A saved conversation cannot be read."""
 
