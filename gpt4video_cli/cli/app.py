@@ -13,13 +13,20 @@ from typing import Annotated, Any
 import typer
 
 from gpt4video_cli import __version__
+from gpt4video_cli.cli.batch import batch
+from gpt4video_cli.cli.cache import cache
 from gpt4video_cli.cli.chat import chat
 from gpt4video_cli.cli.data import data
 from gpt4video_cli.cli.doctor import doctor
+from gpt4video_cli.cli.eval import evaluation
+from gpt4video_cli.cli.frames import frames
 from gpt4video_cli.cli.generate import generate
 from gpt4video_cli.cli.models import models
 from gpt4video_cli.cli.options import Debug, NoColor, switches
 from gpt4video_cli.cli.probe import probe
+from gpt4video_cli.cli.replay import replay
+from gpt4video_cli.cli.safety import safety
+from gpt4video_cli.cli.sessions import sessions
 from gpt4video_cli.cli.terminal import clean, say_error
 from gpt4video_cli.cli.train import train
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
@@ -54,10 +61,17 @@ def _program(
 
 app.command(short_help="Talk about clips.")(chat)
 app.command(short_help="Film a text.")(generate)
+app.command(short_help="Answer many jobs.")(batch)
 app.command(short_help="Say what is in a clip.")(probe)
+app.command(short_help="Show a clip's frames, or put them on one picture.")(frames)
+app.add_typer(sessions, name="sessions", short_help="Work with the conversations that were kept.")
+app.command(short_help="Run a conversation again and compare.")(replay)
 app.command(short_help="Train a model.")(train)
 app.add_typer(models, name="models", short_help="Work with model folders.")
 app.add_typer(data, name="data", short_help="Check and convert training data.")
+app.add_typer(cache, name="cache", short_help="See and clear what is kept of clips.")
+app.add_typer(safety, name="safety", short_help="Ask the safety guards.")
+app.add_typer(evaluation, name="eval", short_help="Measure guards and models.")
 app.command(short_help="Say what is installed and what is missing.")(doctor)
 
 

@@ -11,17 +11,31 @@ import typer
 
 from gpt4video_cli.cli import options as opt
 from gpt4video_cli.cli.chat_films import FilmWishes, Mode
+from gpt4video_cli.cli.engine_options import (
+    Adapters,
+    Engine,
+    FlashAttention,
+    GpuLayers,
+    KvType,
+    Threads,
+    read_engine,
+)
+from gpt4video_cli.cli.keeping import Keeper, model_to_resume
+from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, Verbose, read_policy
+from gpt4video_cli.cli.sessions import session_ids
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.model.placement import LoadWish
-from gpt4video_cli.session import ClipRequest
+from gpt4video_cli.safety.policy import STANDARD, Policy
+from gpt4video_cli.session import ClipRequest, Session
 from gpt4video_cli.video.sampling import SamplingPlan
 from gpt4video_cli.video.sniff import sniff
 from gpt4video_cli.weights.find_generator import DEFAULT_GENERATOR, find_generator
-from gpt4video_cli.weights.locate import find_model
+from gpt4video_cli.weights.locate import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
     from gpt4video_cli.cli.startup import Startup
+    from gpt4video_cli.clip_cache import ClipCache
     from gpt4video_cli.weights.card import Card
 
 _LONGEST_STDIN = 1 << 20
@@ -46,6 +60,12 @@ class ChatRequest:
     receipts: bool
     preview: bool = True
     film: FilmWishes = field(default_factory=FilmWishes)
+    cache: ClipCache | None = None
+    policy: Policy = STANDARD
+    verbose: bool = False
+    session: Session = field(default_factory=Session)
+    keeper: Keeper = field(default_factory=lambda: Keeper(save=False))
+    html: Path | None = None
 
 
 def chat(
@@ -57,7 +77,26 @@ def chat(
         typer.Option("--prompt", "-p", metavar="TEXT", help="Answer this and leave; '-' reads it from stdin."),
     ] = None,
     json: opt.Json = False,
-    model: opt.Model = "bundle",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which model answers (bundle, or that of --resume)."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="ID",
+            help="Go on with this conversation (gpt4video sessions list).",
+            autocompletion=session_ids,
+        ),
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="Go on with the last conversation.")] = False,
+    no_save: Annotated[
+        bool, typer.Option("--no-save", envvar="GPT4VIDEO_NO_SAVE", help="Do not keep the conversation.")
+    ] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write the conversation as a page when it is over.")
+    ] = None,
     frames: opt.Frames = None,
     fps: opt.Fps = None,
     max_frames: opt.MaxFrames = None,
@@ -66,6 +105,7 @@ def chat(
     at: opt.At = None,
     sampling: opt.Sampling = None,
     time_limit: opt.TimeLimit = 10.0,
+    no_cache: opt.NoCache = False,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
     top_k: opt.TopK = None,
@@ -77,6 +117,12 @@ def chat(
     dtype: opt.Precision = "auto",
     offload: opt.Offload = False,
     context_length: opt.ContextLength = None,
+    engine: Engine = "auto",
+    adapter: Adapters = None,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = None,
+    flash_attention: FlashAttention = "auto",
+    kv_type: KvType = "auto",
     explain: opt.Explain = False,
     show_receipt: Annotated[
         bool, typer.Option("--show-receipt", help="Say on stderr which moments of each clip were seen.")
@@ -91,6 +137,9 @@ def chat(
         str, typer.Option("--output", "-o", metavar="FOLDER", help="Where filmed clips go (default: this folder).")
     ] = ".",
     no_preview: Annotated[bool, typer.Option("--no-preview", help="Draw no frames in the terminal.")] = False,
+    policy: PolicyName = STANDARD.name,
+    no_guard: NoGuard = None,
+    verbose: Verbose = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
     debug: opt.Debug = False,
@@ -119,16 +168,34 @@ def chat(
         "end": end,
         "at": at,
     }
-    loading = LoadWish(device, dtype, offload, context_length)
+    language = read_engine(
+        engine, adapter, threads=threads, gpu_layers=gpu_layers, flash_attention=flash_attention, kv_type=kv_type
+    )
+    loading = LoadWish(device, dtype, offload, context_length, language)
     loading.check_installed()
     opt.check_time_limit(time_limit)
     opt.answer_options(given)  # wrong options are told before anything is looked for
     opt.sampling_plan(**times, sampling=sampling)
+    screened_by = read_policy(policy, no_guard)
+    cache = None if no_cache or explain else _open_cache()
     chosen = _film_mode(yes=yes, ask=ask, no=no_generate)
     if generator is not None:
         find_generator(generator)  # an unknown one is told now, not when a clip is to be filmed
     if not Path(output).is_dir():
         raise UsageError(f"--output is {output}; it must be a folder that exists")
+    page = None
+    if html is not None:
+        from gpt4video_cli.cli.session_export import export_target
+
+        if Path(html).exists():
+            raise UsageError(f"--html is {html}, which exists", hint="name a new file")
+        page = export_target(html, "html")
+    keeper, session = Keeper(save=not no_save, quiet=quiet), Session()
+    if resume is not None and last:
+        raise UsageError("--resume and --last contradict each other")
+    if resume is not None or last:
+        session, clips = keeper.resume(resume, clips or ())
+    model = model or model_to_resume(session) or DEFAULT_MODEL
     if explain:
         from gpt4video_cli.cli.explain import explain_model
 
@@ -158,6 +225,12 @@ def chat(
         receipts=show_receipt,
         preview=not no_preview,
         film=film,
+        cache=cache,
+        policy=screened_by,
+        verbose=verbose,
+        session=session,
+        keeper=keeper,
+        html=page,
     )
     if request.prompt is None:
         check_interactive(request)
@@ -165,6 +238,12 @@ def chat(
 
     with Startup(request) as startup:
         return _answer(request, startup)
+
+
+def _open_cache() -> ClipCache:
+    from gpt4video_cli.clip_cache import ClipCache
+
+    return ClipCache()
 
 
 def _film_mode(**given: bool) -> Mode | None:

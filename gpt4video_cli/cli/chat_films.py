@@ -22,6 +22,7 @@ from gpt4video_cli.weights.find_generator import DEFAULT_GENERATOR, find_generat
 
 if TYPE_CHECKING:
     from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
+    from gpt4video_cli.safety.gates import Gates
 
 Mode = Literal["ask", "yes", "no"]
 
@@ -44,8 +45,10 @@ class FilmWishes:
 class ChatFilms:
     """Films the prompts of one conversation. The generator is loaded when the first clip is filmed, and kept."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool = False, gates: Gates | None = None, verbose: bool = False) -> None:
+        """``gates``: see ``assistant.film``."""
+        self._quiet, self._verbose = quiet, verbose
+        self._gates = gates
         self._generator: DiffusersGenerator | None = None
         self._wanted: tuple[str, str] | None = None
         self._filmed: Counter[str] = Counter()
@@ -53,16 +56,17 @@ class ChatFilms:
 
     def renderer(self, *, preview: bool) -> Renderer:
         """For ``film_all``, which may fail half way: what was filmed until then stands in the renderer's ``films``."""
-        return Renderer(quiet=self._quiet, answer=False, waiting="", preview=preview)
+        return Renderer(quiet=self._quiet, answer=False, waiting="", preview=preview, verbose=self._verbose)
 
     def film_all(self, prompts: list[str], wishes: FilmWishes, renderer: Renderer) -> None:
-        """Decide about each of ``prompts`` and film it. A refusal ends it."""
+        """Decide about each of ``prompts`` and film it. A refusal ends it, unless the person writes another prompt."""
         for number, prompt in enumerate(prompts, start=1):
             if renderer.refusal is not None:
                 break
             chosen = self._choose(prompt, wishes)
-            if chosen is not None:
+            while chosen is not None:
                 self._film(chosen, number, wishes, renderer)
+                chosen = self._rewritten(chosen, wishes, renderer)
 
     def _choose(self, prompt: str, wishes: FilmWishes) -> str | None:
         """The prompt to film, as it is or changed; None to skip it."""
@@ -71,6 +75,15 @@ class ChatFilms:
         if not self._quiet:
             say(self._cost(prompt, wishes))
         return ask_about(prompt) if wishes.mode == "ask" else prompt
+
+    def _rewritten(self, prompt: str, wishes: FilmWishes, renderer: Renderer) -> str | None:
+        """What the person writes instead of ``prompt`` if it was refused; None if nothing, or nobody can be asked."""
+        if renderer.refusal is None or wishes.mode != "ask":
+            return None
+        changed = ask_to_rewrite(prompt)
+        if changed is not None:
+            renderer.refusal = None
+        return changed
 
     def _cost(self, prompt: str, wishes: FilmWishes) -> str:
         """What filming ``prompt`` will take. Raises ``UsageError`` or ``WeightsError`` where it cannot be filmed."""
@@ -85,6 +98,7 @@ class ChatFilms:
         from gpt4video_cli.cli.film import filming
         from gpt4video_cli.gallery.clip_file import check_target
         from gpt4video_cli.gallery.delivery import FilmOrder
+        from gpt4video_cli.safety.gates import Gates
 
         generator = self._open(wishes)
         # The same words once more are a wish for another clip.
@@ -93,7 +107,8 @@ class ChatFilms:
         clip = os.fspath(default_name(prompt, request.seed, Path(wishes.folder)))
         check_target(clip, force=False, side_car=True)
         before = len(renderer.films)
-        with closing(filming(generator, FilmOrder(request, clip, number), self._said)) as events, no_echo():  # type: ignore[type-var]
+        order = FilmOrder(request, clip, number)
+        with closing(filming(generator, order, self._gates or Gates.open(), self._said)) as events, no_echo():  # type: ignore[type-var]
             renderer.show(events)
         self._filmed[prompt] += len(renderer.films) - before
 
@@ -122,5 +137,18 @@ def ask_about(prompt: str) -> str | None:
                 return None
             if answer in ("e", "edit"):
                 return ask_line("prompt: ", default=prompt).strip() or None
+    except (KeyboardInterrupt, EOFError):
+        return None
+
+
+def ask_to_rewrite(prompt: str) -> str | None:
+    """Ask the person at the terminal for another prompt in place of one that was refused; None if they do not want."""
+    from gpt4video_cli.cli.line_editor import ask_line
+
+    try:
+        if ask_line("write another prompt? [y]es, [N]o: ").strip().lower() not in ("y", "yes"):
+            return None
+        changed = ask_line("prompt: ", default=prompt).strip()
+        return changed if changed and changed != prompt else None
     except (KeyboardInterrupt, EOFError):
         return None

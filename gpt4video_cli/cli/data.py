@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpt4video_cli.cli.data_safety_set import safety_set
 from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Quiet
 from gpt4video_cli.cli.terminal import DIM, Status, clean, clean_line, say
 from gpt4video_cli.errors import ExitCode, InputError, UsageError
@@ -203,3 +204,6 @@ def convert(
             say(f"left out: {unusable.place}: {unusable.reason}", style=DIM)
         say(f"{count} dialogues, {len(left_out)} records left out", style=DIM)
     return int(ExitCode.DONE)
+
+
+data.command("safety-set", short_help="Make dialogues in which harm is refused.")(safety_set)

@@ -142,10 +142,10 @@ def _devices() -> tuple[list[dict[str, Any]], int]:
 
 def _engines(packages: dict[str, str | None]) -> dict[str, bool]:
     """Engines of this version whose packages are here."""
-    engines = {"torch": bool(packages["torch"] and packages["transformers"])}
-    if util.find_spec("gpt4video_cli.language.llama_cpp_engine") is not None:
-        engines["llama.cpp"] = bool(packages["llama-cpp-python"])
-    return engines
+    return {
+        "torch": bool(packages["torch"] and packages["transformers"]),
+        "llama.cpp": bool(packages["llama-cpp-python"]),
+    }
 
 
 def _models() -> tuple[list[dict[str, Any]], str | None]:

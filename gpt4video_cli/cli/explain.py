@@ -7,19 +7,25 @@ from typing import Any
 
 from gpt4video_cli.cli.terminal import clean_line
 from gpt4video_cli.errors import ExitCode
+from gpt4video_cli.language.choose_engine import choose_engine
+from gpt4video_cli.model.llama_placement import place_llama
 from gpt4video_cli.model.placement import LoadWish, Placement, gigabytes, plan_model
 from gpt4video_cli.weights.locate import find_model
 
 
 def explain_model(name_or_dir: str, wish: LoadWish, *, json: bool) -> int:
     """Print the plan for a model; one that does not fit is a ``WeightsError``, as when it is loaded."""
-    placement = plan_model(*find_model(name_or_dir), wish)
+    card, folder = find_model(name_or_dir)
+    choice = choose_engine(folder, card.name, wish)
+    placement = (
+        plan_model(card, folder, wish) if choice.file is None else place_llama(card.name, folder, choice.file, wish)
+    )
     if json:
         from gpt4video_cli.cli.render import print_json
 
-        print_json(as_dict(placement))
+        print_json({**as_dict(placement), "engine": choice.as_dict()})
     else:
-        print("\n".join(map(clean_line, as_lines(placement))), flush=True)
+        print("\n".join(map(clean_line, [*as_lines(placement), f"engine: {choice.line()}"])), flush=True)
     return int(ExitCode.DONE)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt4video_cli.assistant import Assistant, Message, film
+from gpt4video_cli.cli.policy_options import open_gates, refusal_as_dict
 from gpt4video_cli.cli.render import Renderer, print_json, shown_text
 from gpt4video_cli.cli.startup import quieten_libraries
 from gpt4video_cli.cli.terminal import Status, say
 from gpt4video_cli.errors import CancelledError, ExitCode, GenerationError
-from gpt4video_cli.events import Event, GenerationPrompt, Notice, Refusal
+from gpt4video_cli.events import Event, GenerationPrompt, Notice, Refusal, Screened
 from gpt4video_cli.gallery.clip_file import check_target, default_name
 from gpt4video_cli.gallery.delivery import FilmOrder
 from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator, seeded
@@ -23,6 +24,7 @@ from gpt4video_cli.safety.verdict import Subject
 if TYPE_CHECKING:
     from gpt4video_cli.cli.generate import GenerateRequest
     from gpt4video_cli.gallery.generator import FilmRequest, Generator
+    from gpt4video_cli.safety.gates import Gates
 
 
 def film_all(request: GenerateRequest) -> int:
@@ -32,7 +34,9 @@ def film_all(request: GenerateRequest) -> int:
     if request.resume is None:
         generator.check(request.film)
     next(_orders(request, [request.film.prompt]))  # a name that cannot be is refused now, before anything is loaded
+    gates = open_gates(request.policy)
     show = Renderer(
+        verbose=request.verbose,
         quiet=request.quiet,
         answer=False,
         waiting="",
@@ -43,23 +47,23 @@ def film_all(request: GenerateRequest) -> int:
     if request.made_by not in (None, generator.revision):
         made = f"the model is not the one that made the clip ({generator.revision}, not {request.made_by})"
         show.event(Notice(made))
-    prompts = [request.film.prompt] if request.text is None else _written(request, show)
+    prompts = [request.film.prompt] if request.text is None else _written(request, gates, show)
     said: set[Subject] = set()
     for order in _orders(request, prompts):
         if show.refusal is not None:
             break
-        with closing(filming(generator, order, said)) as events:  # type: ignore[type-var]
+        with closing(filming(generator, order, gates, said)) as events:  # type: ignore[type-var]
             show.show(events)
     if request.json:
-        refusal = None if show.refusal is None else {"guard": show.refusal.guard, "category": show.refusal.category}
-        print_json({"clips": show.films, "notices": show.notices, "refusal": refusal})
+        refusal = refusal_as_dict(show.refusal)
+        print_json({"clips": show.films, "notices": show.notices, "refusal": refusal, "verdicts": show.verdicts})
     return int(ExitCode.DONE if show.refusal is None else ExitCode.REFUSED)
 
 
-def filming(generator: Generator, order: FilmOrder, said: set[Subject]) -> Iterator[Event]:
+def filming(generator: Generator, order: FilmOrder, gates: Gates, said: set[Subject]) -> Iterator[Event]:
     """``assistant.film`` for a person: Ctrl-C is ``KeyboardInterrupt``; latents that are left behind are told."""
     try:
-        yield from film(generator, order, said)
+        yield from film(generator, order, gates, said)
     except BaseException as error:
         if order.latents.exists() and not isinstance(error, GenerationError):
             say(f"note: what was filmed is kept; decode it with: gpt4video generate --resume {order.latents}")
@@ -68,18 +72,18 @@ def filming(generator: Generator, order: FilmOrder, said: set[Subject]) -> Itera
         raise
 
 
-def _written(request: GenerateRequest, show: Renderer) -> list[str]:
+def _written(request: GenerateRequest, gates: Gates, show: Renderer) -> list[str]:
     """The prompts that the assistant writes for the text, exactly those that it asks to be filmed."""
     answer = ""
     with Status(f"loading {request.model} ...", quiet=request.quiet):
-        assistant = Assistant.open(request.model, device=request.loading.device)
+        assistant = Assistant.open(request.model, device=request.loading.device, gates=gates)
     with assistant:
         with Status("writing the prompt ...", quiet=request.quiet) as status:
             prompts = []
             for event in assistant.reply(assistant.new_session(), Message(request.text or "")):
                 if isinstance(event, GenerationPrompt):
                     prompts.append(event.prompt)
-                elif isinstance(event, Notice | Refusal):
+                elif isinstance(event, Notice | Refusal | Screened):
                     status.clear()
                     show.event(event)
                 answer = getattr(event, "answer", answer)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt4video_cli.cli import options as opt
+from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, Verbose, read_policy
 from gpt4video_cli.errors import InputError, UsageError
 from gpt4video_cli.gallery.generator import FilmRequest
 from gpt4video_cli.gallery.limits import LARGEST_SEED, complete
 from gpt4video_cli.gallery.options import LoadOptions
+from gpt4video_cli.safety.policy import STANDARD, Policy
 from gpt4video_cli.weights.find_generator import DEFAULT_GENERATOR, FoundGenerator, find_generator
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class GenerateRequest:
     model: str = "bundle"
     json: bool = False
     quiet: bool = False
+    policy: Policy = STANDARD
+    verbose: bool = False
     made_by: str | None = None
     """The revision of the model that made the clip to be made again."""
 
@@ -101,6 +105,9 @@ def generate(
         bool, typer.Option("--no-metadata", help="Do not say in the clip and beside it how it was made.")
     ] = False,
     no_preview: Annotated[bool, typer.Option("--no-preview", help="No film strip in the terminal.")] = False,
+    policy: PolicyName = STANDARD.name,
+    no_guard: NoGuard = None,
+    verbose: Verbose = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
@@ -125,6 +132,7 @@ def generate(
     }
     given = {name: value for name, value in given.items() if value is not None}
     opt.check_device(device, dtype, 1.0)
+    chosen = read_policy(policy, no_guard)
     loading = LoadOptions(device, dtype, _offload(offload), not no_vae_slicing, not no_vae_tiling)
     if not 1 <= samples <= MOST_SAMPLES:
         raise UsageError(f"-n is {samples}; it must be between 1 and {MOST_SAMPLES}")
@@ -144,6 +152,8 @@ def generate(
         metadata=not no_metadata,
         preview=not no_preview,
         model=model,
+        policy=chosen,
+        verbose=verbose,
         json=json,
         quiet=quiet,
     )

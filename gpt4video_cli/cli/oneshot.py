@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+import sys
 from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat_films import ChatFilms
+from gpt4video_cli.cli.keeping import filmed_clips, write_page
+from gpt4video_cli.cli.policy_options import refusal_as_dict
 from gpt4video_cli.cli.render import Renderer, print_json, shown_text
 from gpt4video_cli.cli.terminal import Status
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
@@ -23,10 +26,17 @@ def answer_once(request: ChatRequest, startup: Startup) -> int:
     loading = f"loading {request.card.name} ..."
     with Status(loading, quiet=request.quiet):
         assistant = startup.load()
-    session = assistant.new_session()
-    renderer = Renderer(quiet=request.quiet, receipts=request.receipts, answer=not request.json, waiting=loading)
+    session = request.session
+    renderer = Renderer(
+        quiet=request.quiet,
+        receipts=request.receipts,
+        answer=not request.json,
+        waiting=loading,
+        verbose=request.verbose,
+    )
     renderer.show(assistant.reply(session, Message(request.prompt, request.clips), request.answer, None))
-    films = ChatFilms(quiet=request.quiet)
+    request.keeper.keep(session)
+    films = ChatFilms(quiet=request.quiet, gates=assistant.gates, verbose=request.verbose)
     filmed = films.renderer(preview=request.preview)
     failure: Gpt4VideoError | None = None
     if renderer.refusal is None and renderer.prompts:
@@ -34,8 +44,11 @@ def answer_once(request: ChatRequest, startup: Startup) -> int:
             films.film_all(renderer.prompts, request.film, filmed)
         except Gpt4VideoError as error:
             failure = error
+        session.add_films(filmed_clips(filmed.films))
+        request.keeper.keep(session)
     if request.json:
         print_json(as_dict(request, renderer, filmed, startup))
+    write_page(request.html, session, startup.reader, quiet=request.quiet)
     if failure is not None:  # told when the answer is out
         raise failure
     if renderer.refusal is not None or filmed.refusal is not None:
@@ -55,7 +68,8 @@ def as_dict(request: ChatRequest, renderer: Renderer, filmed: Renderer, startup:
         "answer": shown_text(done.answer) if done else "",
         "prompts": renderer.prompts,
         "films": filmed.films,
-        "refusal": None if refusal is None else {"guard": refusal.guard, "category": refusal.category},
+        "refusal": refusal_as_dict(refusal),
+        "verdicts": [*renderer.verdicts, *filmed.verdicts],
         "clips": [
             {"number": clip.number, "path": clip.path, "seconds": clip.seconds, "receipt": clip.receipt}
             for clip in renderer.clips
@@ -70,20 +84,17 @@ def as_dict(request: ChatRequest, renderer: Renderer, filmed: Renderer, startup:
         },
         "timings": startup.all_timings(done.timings if done else {}),
         "model": request.card.name,
-        "adapter": str(adapter) if adapter.is_dir() else None,
+        "engine": startup.engine_as_dict(),
+        "adapter": str(adapter) if adapter.is_dir() and request.loading.engine.adapters is None else None,
         "seed": done.seed if done else request.answer.seed,
         "versions": versions(),
     }
 
 
 def versions() -> dict[str, str]:
-    """What took part in this answer."""
-    import torch
-    import transformers
+    """What took part in this answer: of the libraries those that were imported for it."""
+    from importlib.metadata import version
 
-    return {
-        "gpt4video": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-    }
+    libraries = {"torch": "torch", "transformers": "transformers", "llama_cpp": "llama-cpp-python"}
+    found = {name: version(name) for module, name in libraries.items() if module in sys.modules}
+    return {"gpt4video": __version__, "python": platform.python_version(), **found}

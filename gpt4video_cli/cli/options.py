@@ -67,6 +67,9 @@ ContextLength = Annotated[
 Explain = Annotated[
     bool, typer.Option("--explain", help="Print which part of the model would go where, in GB, and load nothing.")
 ]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Look at all clips anew, and keep nothing of them for the next time.")
+]
 
 Frames = Annotated[
     int | None, typer.Option(metavar="N", help="Look at N moments of each clip, evenly spread (else the model's own).")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -19,8 +17,10 @@ from gpt4video_cli.events import (
     GenerationPrompt,
     Notice,
     Refusal,
+    Screened,
     TextDelta,
 )
+from gpt4video_cli.strict_json import one_line
 from gpt4video_cli.video.sampling import SamplingReceipt
 
 
@@ -70,7 +70,7 @@ class Renderer:
     """Shows one reply. ``quiet``: no notes on stderr. ``receipts``: say which moments of each clip were seen.
 
     ``waiting``: what a terminal shows until the answer begins. ``preview``: draw the clips that were filmed. ``paths``:
-    put their paths on stdout instead of saying them. ``metadata``: they have side-cars.
+    put their paths on stdout instead of saying them. ``metadata``: they have side-cars. ``verbose``: say all verdicts.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Renderer:
         preview: bool = False,
         paths: bool = False,
         metadata: bool = True,
+        verbose: bool = False,
     ) -> None:
         self._status = Status(waiting, quiet=quiet or not waiting)
         self._bar = ProgressBar(quiet=quiet)
@@ -91,6 +92,7 @@ class Renderer:
         self._metadata = metadata
         self._quiet = quiet
         self._receipts = receipts
+        self._verbose = verbose
         self._answer = AnswerStream(sys.stdout) if answer else None
         self.clips: list[ClipSeen] = []
         self.prompts: list[str] = []
@@ -98,6 +100,8 @@ class Renderer:
         """The clips that were filmed (``gallery.delivery.film_as_dict``), without their frames: there may be many."""
         self.notices: list[str] = []
         self.refusal: Refusal | None = None
+        self.verdicts: list[dict[str, Any]] = []
+        """What the gates said, allowed or not (``Verdict.as_dict``)."""
         self.done: Done | None = None
         self.began = False
         """Whether the answer's text has begun to come."""
@@ -129,6 +133,10 @@ class Renderer:
             case GenerationPrompt():
                 self.prompts.append(event.prompt)
                 self._note(f'clip asked for: "{event.prompt}"', YELLOW)
+            case Screened():
+                self.verdicts.append(event.verdict.as_dict())
+                if self._verbose:
+                    self._note(f"safety: {event.verdict.line()}")
             case Refusal():
                 self.refusal = event
                 self._note(f"refused ({event.guard}, {event.category}): {event.message}", RED, always=True)
@@ -189,13 +197,9 @@ def receipt_line(receipt: dict[str, Any]) -> str:
     return SamplingReceipt.from_dict(receipt).line()
 
 
-_NOT_PRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
 def print_json(value: Any) -> None:
     """``value`` as JSON on stdout: one line, except on a terminal. What could harm a terminal is escaped, not lost."""
-    text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, allow_nan=False)
-    print(_NOT_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
+    print(one_line(value, indent=2 if sys.stdout.isatty() else None), flush=True)
 
 
 def shown_text(text: str) -> str:

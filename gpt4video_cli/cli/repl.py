@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat import ChatRequest
-from gpt4video_cli.cli.chat_films import ChatFilms, FilmWishes
+from gpt4video_cli.cli.chat_films import ChatFilms, FilmWishes, ask_to_rewrite
+from gpt4video_cli.cli.engine_options import adapter_lines, change_adapters
+from gpt4video_cli.cli.keeping import filmed_clips, write_page
 from gpt4video_cli.cli.line_editor import LineEditor
 from gpt4video_cli.cli.preview import show_seen
 from gpt4video_cli.cli.render import Renderer
-from gpt4video_cli.cli.settings import (
-    Settings,
-    dropped_files,
-    find_setting,
-    local_path,
-    read_video_command,
-    show,
-    split_paths,
-)
+from gpt4video_cli.cli.saved_files import load_from, save_to, say_last
+from gpt4video_cli.cli.settings import Settings, dropped_files, find_setting, read_video_command, show
 from gpt4video_cli.cli.startup import Startup
 from gpt4video_cli.cli.terminal import BOLD, DIM, Status, no_echo, say, say_error
 from gpt4video_cli.errors import ClipError, ExitCode, Gpt4VideoError, UsageError
-from gpt4video_cli.events import Event
-from gpt4video_cli.session import FORMAT, ClipRequest, Message, Session, SessionClip
+from gpt4video_cli.events import Event, Refusal
+from gpt4video_cli.session import ClipRequest, Message
 from gpt4video_cli.video.sniff import sniff
 
 if TYPE_CHECKING:
@@ -60,12 +55,13 @@ class Repl:
             receipts=request.receipts,
             preview=request.preview,
             film=request.film,
+            save=request.keeper.save,
         )
-        self._films = ChatFilms(quiet=request.quiet)
+        self._films = ChatFilms(quiet=request.quiet, gates=assistant.gates, verbose=request.verbose)
         self._filmed: list[ClipRequest] = []
-        self._quiet = request.quiet
+        self._quiet, self._verbose = request.quiet, request.verbose
         self._loading = f"loading {request.card.name} ..."
-        self._session: Session = assistant.new_session()
+        self.session, self._keeper = request.session, request.keeper
         self._queue: list[ClipRequest] = list(request.clips)
         self._retries = 0
         self._draft = ""
@@ -89,6 +85,12 @@ class Repl:
                 say_error(error.line())
             except KeyboardInterrupt:
                 say("(stopped)")
+            finally:
+                self._keep()
+
+    def _keep(self) -> None:
+        self._keeper.save = self._settings.save
+        self._keeper.keep(self.session)
 
     def _handle(self, text: str) -> None:
         if not text:
@@ -110,7 +112,7 @@ class Repl:
         message = Message(text, tuple(self._queue))
         try:
             answered = self._show(
-                lambda cancel: self._assistant.reply(self._session, message, self._settings.answer, cancel)
+                lambda cancel: self._assistant.reply(self.session, message, self._settings.answer, cancel)
             )
         except ClipError as error:
             kept = [clip for clip in self._queue if str(clip.path) != error.path]
@@ -122,15 +124,27 @@ class Repl:
         except Gpt4VideoError:
             self._draft = text
             raise
-        if answered.done is not None:
+        refusal = answered.refusal
+        if refusal is not None and refusal.subject in ("user text", "user clip"):  # the message is as if never sent
+            self._queue = [clip for clip in self._queue if os.path.abspath(clip.path) != refusal.path]
+        elif answered.done is not None:
             self._queue = []
             self._film(answered.prompts)
+            self._film_rewritten(refusal)
+
+    def _film_rewritten(self, refusal: Refusal | None) -> None:
+        """Where the model's prompt was refused, film what the person writes instead, if they want to."""
+        wishes = self._settings.film
+        if refusal is not None and refusal.prompt and wishes.mode == "ask":
+            changed = ask_to_rewrite(refusal.prompt)
+            if changed is not None:
+                self._film_now([changed], replace(wishes, mode="yes"), self._filmed)
 
     def _show(self, reply: Callable[[threading.Event], Iterable[Event]]) -> Renderer:
         """Show a reply. It has its ``done`` if it was completed (a stopped answer is, if it had begun)."""
         cancel = threading.Event()
         waiting = "thinking ..." if self._startup.loaded else self._loading
-        renderer = Renderer(quiet=self._quiet, receipts=self._settings.receipts, waiting=waiting)
+        renderer = Renderer(quiet=self._quiet, receipts=self._settings.receipts, waiting=waiting, verbose=self._verbose)
         try:
             with no_echo(), _stoppable(cancel, renderer):
                 renderer.show(reply(cancel))
@@ -140,6 +154,7 @@ class Repl:
 
     def _film(self, prompts: list[str]) -> None:
         """Film what the last answer asks for; the new clips are queued for the next message."""
+        self._keep()  # filming takes long
         if prompts and self._settings.film.mode == "no":
             say("generating is off; /set generate ask changes that")
         self._filmed = []
@@ -151,6 +166,7 @@ class Repl:
         try:
             self._films.film_all(prompts, wishes, shown)
         finally:
+            self.session.add_films(filmed_clips(shown.films))
             clips += [ClipRequest(film["path"], self._settings.plan) for film in shown.films]
             self._queue += clips
 
@@ -171,18 +187,13 @@ class Repl:
         for clip in clips:
             sniff(str(clip.path))
             with Status(f"reading {clip.path} ..."):
-                early = self._startup.reader.begin(clip.path, clip.plan, min_side=self._startup.min_side)
-                try:
-                    receipt = early.result().receipt
-                except BaseException:
-                    self._startup.reader.forget()
-                    raise
+                receipt = self._startup.receipt(clip)
             self._queue.append(clip)
             say(f"queued for the next message: {receipt.line()}")
 
     def frames(self, text: str) -> None:
         """Say and show what was seen of each clip."""
-        clips = self._session.clips
+        clips = self.session.clips
         for clip in clips:
             say(f"clip {clip.number}: {clip.receipt.line()}")
             if self._settings.preview:
@@ -194,32 +205,33 @@ class Repl:
 
     def reset(self, text: str) -> None:
         """Start anew."""
-        self._session.reset()
+        self.session.reset()
+        self._keeper.begin(self.session)
         self._queue = []
         say("a new conversation")
 
     def undo(self, text: str) -> None:
         """Take the last message back, into the line to be edited."""
-        turn = self._session.undo()
+        turn = self.session.undo()
         if turn is None:
             raise UsageError("there is nothing to undo")
         self._forget_filmed()
         self._queue = [*turn.message().clips, *self._queue]
         self._draft = turn.text
-        left = len(self._session.turns)
-        say(f"took back the last message and its answer; {_count(left, 'turn')} left")
+        left = len(self.session.turns)
+        say(f"took back the last message and its answer; {left} turn{'' if left == 1 else 's'} left")
 
     def retry(self, text: str) -> None:
         """Answer the last message again, with the present settings."""
-        if not self._session.turns:
+        if not self.session.turns:
             raise UsageError("there is no message to retry")
         answer = self._settings.answer
-        if answer.temperature == 0 and answer == self._session.turns[-1].options:
+        if answer.temperature == 0 and answer == self.session.turns[-1].options:
             say("temperature is 0, so the answer will be the same; /set temperature 0.7 varies it")
         elif answer.temperature > 0:
             self._retries += 1
             answer = replace(answer, seed=answer.seed + self._retries)
-        answered = self._show(lambda cancel: self._assistant.retry(self._session, answer, cancel))
+        answered = self._show(lambda cancel: self._assistant.retry(self.session, answer, cancel))
         if answered.done is not None:
             self._forget_filmed()
             self._film(answered.prompts)
@@ -231,23 +243,13 @@ class Repl:
 
     def save(self, text: str) -> None:
         """Write the conversation to a file."""
-        path = _one_path(text, "/save")
-        refuse_to_replace_other_files(path)
-        self._session.save(path)
-        say(f"saved {_count(len(self._session.turns), 'turn')} to {path}")
+        save_to(self.session, text)
 
     def load(self, text: str) -> None:
         """Go on with a saved conversation."""
-        path = _one_path(text, "/load")
-        self._session = Session.load(path)
+        self.session = load_from(text)
+        self._keeper.begin(self.session)
         self._queue = []
-        turns = self._session.turns
-        say(f"loaded {_count(len(turns), 'turn')} with {_count(len(self._session.clips), 'clip')} from {path}")
-        for clip in _changed(self._session.clips):
-            say(f"note: clip {clip.number} is no longer at {clip.path}")
-        if turns:
-            say(f"you: {turns[-1].text}")
-            say(turns[-1].answer or "(no text)")
 
     def set(self, text: str) -> None:
         """Show or change settings."""
@@ -261,6 +263,14 @@ class Repl:
             self._settings.set(name, value.strip())
         find_setting(name)
         say(f"{name} = {show(self._settings.value(name))}")
+
+    def adapter(self, text: str) -> None:
+        """Show or change which LoRA adapters are in force."""
+        with Status("reading the adapter ..." if text else self._loading, quiet=self._quiet):
+            _ = self._assistant.model.engine
+            change_adapters(self._assistant.model, text)
+        for line in adapter_lines(self._assistant.model):
+            say(line)
 
     def help(self, text: str) -> None:
         """List the commands and keys."""
@@ -286,6 +296,7 @@ COMMANDS = {
         Command("/save", "PATH", "write the conversation to a file", Repl.save),
         Command("/load", "PATH", "go on with a saved conversation", Repl.load),
         Command("/set", "[NAME [VALUE]]", "show or change settings", Repl.set),
+        Command("/adapter", "[NAME[:SCALE]|off]", "show or change the LoRA adapters in force", Repl.adapter),
         Command("/help", "", "this list", Repl.help),
         Command("/exit", "", "leave", Repl.exit),
     )
@@ -300,7 +311,13 @@ def converse(request: ChatRequest, startup: Startup) -> int:
     with Status(f"loading {request.card.name} ...", quiet=request.quiet):
         assistant = startup.load()
         startup.check_clips()
-    Repl(request, startup, assistant).run()
+    if not request.quiet:
+        say(f"engine: {assistant.model.choice.line()}", style=DIM)
+    if not request.quiet:
+        say_last(request.session)
+    repl = Repl(request, startup, assistant)
+    repl.run()
+    write_page(request.html, repl.session, startup.reader, quiet=request.quiet)
     return int(ExitCode.DONE)
 
 
@@ -327,35 +344,6 @@ def _stoppable(cancel: threading.Event, renderer: Renderer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _one_path(text: str, command: str) -> str:
-    paths, options = split_paths(text)
-    if options or not paths:
-        raise UsageError(f"{command} needs a path")
-    if len(paths) > 1:  # a new name with blanks
-        return local_path(text)
-    return paths[0]
-
-
-def refuse_to_replace_other_files(path: str) -> None:
-    """Saving over a saved conversation is what a person means; over anything else (the clip!) it is a slip."""
-    target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"{path}: is a folder, not a file")
-    if not target.exists():
-        return
-    with target.open("rb") as file:
-        if FORMAT.encode() not in file.read(200):
-            raise UsageError(f"{path}: exists and is no saved conversation", hint="choose another name")
-
-
-def _changed(clips: list[SessionClip]) -> list[SessionClip]:
-    return [clip for clip in clips if not Path(clip.path).is_file()]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _nearest(name: str) -> str:

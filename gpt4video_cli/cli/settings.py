@@ -48,6 +48,7 @@ SETTINGS: dict[str, _Setting] = {
     "sampling": _Setting(str, "exact or keyframe", "how the next clips are looked at"),
     "receipts": _Setting(_switch, "on or off", "say which moments of a clip were seen"),
     "preview": _Setting(_switch, "on or off", "draw frames in the terminal"),
+    "save": _Setting(_switch, "on or off", "keep the conversation (gpt4video sessions)"),
     "generate": _Setting(str, "ask, yes or no", "what happens when the model asks for a clip"),
     "generator": _Setting(str, "a name or a folder", "which text-to-video model films"),
     "film-seed": _Setting(int, "a whole number", "the same seed gives the same clip"),
@@ -62,6 +63,7 @@ SETTINGS: dict[str, _Setting] = {
 _FILM = {name: name.removeprefix("film-") for name in SETTINGS if name.startswith("film-")} | {
     "film-negative": "negative_prompt"
 }
+_SWITCHES = ("receipts", "preview", "save")
 _PLAN = ("frames", "fps", "max-frames", "sampling")
 
 
@@ -77,12 +79,14 @@ class Settings:
         receipts: bool,
         preview: bool = True,
         film: FilmWishes | None = None,
+        save: bool = True,
     ) -> None:
         self._card = card
         self.film = film or FilmWishes()
         self.answer = answer
         self.receipts = receipts
         self.preview = preview
+        self.save = save
         # A range or times belong to the clips they were given with; how densely to look holds for the next ones too.
         self.plan = SamplingPlan(
             frames=plan.frames or (None if plan.fps else card.frames),
@@ -92,13 +96,13 @@ class Settings:
         )
         self._first = self._all()
 
-    def _all(self) -> tuple[SamplingOptions, SamplingPlan, bool, bool, FilmWishes]:
-        return self.answer, self.plan, self.receipts, self.preview, self.film
+    def _all(self) -> tuple[SamplingOptions, SamplingPlan, bool, bool, bool, FilmWishes]:
+        return self.answer, self.plan, self.receipts, self.preview, self.save, self.film
 
     def value(self, name: str) -> Any:
         """The present value of a setting."""
         field = name.replace("-", "_")
-        if name in ("receipts", "preview"):
+        if name in _SWITCHES:
             return getattr(self, name)
         if name == "sampling":
             return self.plan.mode
@@ -127,13 +131,13 @@ class Settings:
 
     def _default(self, name: str) -> Any:
         now = self._all()
-        self.answer, self.plan, self.receipts, self.preview, self.film = self._first
+        self.answer, self.plan, self.receipts, self.preview, self.save, self.film = self._first
         value = self.value(name)
-        self.answer, self.plan, self.receipts, self.preview, self.film = now
+        self.answer, self.plan, self.receipts, self.preview, self.save, self.film = now
         return value
 
     def _put(self, name: str, value: Any) -> None:
-        if name in ("receipts", "preview"):
+        if name in _SWITCHES:
             setattr(self, name, value)
         elif name == "generate":
             self.film = replace(self.film, mode=value)

@@ -4,10 +4,14 @@ Measured on 2 cores, warm: torch 0.9 s, transformers' LLaMA 2.0 s more, both hol
 them in two threads takes longer (3.3 s) than one after the other (2.9 s). What does overlap: the decoder, a process of
 its own, started first, has read the clips before torch is there; and the clips are encoded while a second thread
 imports transformers and loads the language model.
+
+With llama.cpp only the clips need torch, and a clip that an earlier run kept needs nothing: no decoder is started for
+it, and torch is not imported.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -17,18 +21,21 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.cli.options import switches
+from gpt4video_cli.cli.policy_options import open_gates
+from gpt4video_cli.language.llama_library import LOGGER
 from gpt4video_cli.video.clip import Clip
 from gpt4video_cli.video.preprocess import PreprocessConfig
 from gpt4video_cli.video.reader import TIME_LIMIT, FrameReader
-from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.sampling import SamplingPlan, SamplingReceipt
 
 if TYPE_CHECKING:
     from gpt4video_cli.assistant import Assistant
     from gpt4video_cli.cli.chat import ChatRequest
     from gpt4video_cli.model.checkpoint import Model
+    from gpt4video_cli.session import ClipRequest
 
 _Key = tuple[str, SamplingPlan, int | None]
 
@@ -100,13 +107,19 @@ class Startup:
         self.timings: dict[str, float] = {}
         self._model: Model | None = None
         self._loading: threading.Thread | None = None
+        self._assistant: Assistant | None = None
+        known = request.cache
+        self._new_clips = [clip for clip in request.clips if known is None or not known.may_have(clip.path)]
         self.reader = EarlyReader(limit=request.time_limit)
         self.min_side = PreprocessConfig.from_folder(request.folder / "vision").decode_side
 
     def __enter__(self) -> Startup:
-        self.reader.warm()
-        for clip in self._request.clips:
+        request = self._request
+        if self._new_clips or request.prompt is None:
+            self.reader.warm()
+        for clip in self._new_clips:
             self.reader.begin(clip.path, clip.plan, min_side=self.min_side)
+        self.gates = open_gates(self._request.policy)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -118,15 +131,30 @@ class Startup:
         The error of a clip that cannot be read is raised as soon as it is known.
         """
         quieten_libraries()
-        with self._timed("import_torch"):
-            from gpt4video_cli.assistant import Assistant
-            from gpt4video_cli.model.checkpoint import open_model
+        from gpt4video_cli.assistant import Assistant
+        from gpt4video_cli.model.checkpoint import open_model
+
         self.reader.raise_failures()
         request = self._request
         self._model = open_model(request.model, request.loading)
         self._loading = threading.Thread(target=self._load_language, name="load_language", daemon=True)
-        self._loading.start()
-        return Assistant(self._model, self.reader)
+        with_torch = self._model.choice.name == "torch"
+        if not with_torch:
+            self._loading.start()
+        if with_torch or self._new_clips:
+            with self._timed("import_torch"):
+                import torch  # noqa: F401
+            self.reader.raise_failures()  # the decoder was done long before
+        if with_torch:
+            self._loading.start()
+        self._assistant = Assistant(self._model, self.reader, request.cache, self.gates)
+        return self._assistant
+
+    def engine_as_dict(self) -> dict[str, Any]:
+        """Which language engine was chosen, and the adapters in force; ready for JSON."""
+        assert self._model is not None
+        adapters = [{"name": a.name, "scale": a.scale, "path": str(a.path)} for a in self._model.adapters]
+        return {**self._model.choice.as_dict(), "adapters": adapters}
 
     @property
     def loaded(self) -> bool:
@@ -136,13 +164,24 @@ class Startup:
     def check_clips(self) -> None:
         """Wait for the clips of the command line; raises the error of the first that cannot be read."""
         for clip in self._request.clips:
-            self.reader.begin(clip.path, clip.plan, min_side=self.min_side).result()
+            self.receipt(clip)
+
+    def receipt(self, clip: ClipRequest) -> SamplingReceipt:
+        """What was seen of a clip; decodes it, if it is new, and keeps the frames for the answer."""
+        if self._assistant is not None and (seen := self._assistant.memory.recall(os.fspath(clip.path), clip.plan)):
+            return seen.receipt
+        try:
+            return self.reader.begin(clip.path, clip.plan, min_side=self.min_side).result().receipt
+        except BaseException:
+            self.reader.forget()
+            raise
 
     def _load_language(self) -> None:
         assert self._model is not None
         with suppress(Exception):  # the answer needs the same part and meets the same error
-            with self._timed("import_transformers"):
-                from transformers.models.llama.modeling_llama import LlamaForCausalLM  # noqa: F401
+            if self._model.choice.name == "torch":
+                with self._timed("import_transformers"):
+                    from transformers.models.llama.modeling_llama import LlamaForCausalLM  # noqa: F401
             with self._timed("load_language"):
                 _ = self._model.engine
 
@@ -175,6 +214,10 @@ def quieten_libraries() -> None:
     """Nothing but our own lines on stderr: no progress bars, no library's warnings, unless --debug asks for them."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not switches.debug:
+    if switches.debug:
+        chatter = logging.getLogger(LOGGER)
+        chatter.addHandler(logging.StreamHandler())
+        chatter.setLevel(logging.DEBUG)
+    else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         warnings.filterwarnings("ignore")

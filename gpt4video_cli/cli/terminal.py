@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-# Everything that is not shown: C0 but newline and tab, DEL, C1, bidirectional embeddings, overrides and isolates, lone
-# surrogates (bytes of a file name that are not UTF-8).
-_BIDI = "\u202a-\u202e\u2066-\u2069"
+# Everything that is not shown: C0 but newline and tab, DEL, C1, bidirectional marks, embeddings, overrides and
+# isolates, lone surrogates (bytes of a file name that are not UTF-8).
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\ud800-\udfff]")
 
 # States of Cleaner, after ECMA-48: a sequence is ESC and one letter, or ESC [ ... letter (CSI), or ESC ] ... BEL (OSC

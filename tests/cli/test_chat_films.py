@@ -15,6 +15,7 @@ import pytest
 
 from gpt4video_cli.cli.app import run
 from gpt4video_cli.errors import ExitCode
+from gpt4video_cli.safety.gates import Gates
 from tests.cli.test_repl import Person
 
 ASKS = "Gladly: <video>a big red circle</video>"
@@ -200,6 +201,20 @@ def test_what_was_filmed_before_a_failure_is_not_lost(
     assert answer["prompts"] == ["a red circle", "a blue square"]
 
 
+class Finds:
+    """A guard that finds violence in every text that has ``word``, and in every picture."""
+
+    name = "finds"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def score(self, seen: Any) -> Any:
+        if isinstance(seen, str):
+            return {"violence": 0.9 if self.word in seen else 0.0}
+        return [{"violence": 0.9} for _ in seen]
+
+
 def test_a_prompt_that_a_guard_refuses_is_not_even_asked_for(
     asked: None,
     random_model: Path,
@@ -207,17 +222,12 @@ def test_a_prompt_that_a_guard_refuses_is_not_even_asked_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from gpt4video_cli.safety.verdict import Verdict
-
-    def screen(subject: Any) -> Verdict:
-        refused = subject == "generation prompt"
-        return Verdict("refused" if refused else "allowed", subject, "guard", "gore" if refused else "")
-
-    monkeypatch.setattr("gpt4video_cli.assistant.screen", screen)
+    monkeypatch.setattr(Gates, "open", lambda policy: Gates(policy, shipped=Finds("big")))
     done = run(["chat", "-m", str(random_model), "-g", str(film_model), "-p", "a red circle"])
     out, err = capsys.readouterr()
     assert (done, out) == (ExitCode.REFUSED, "Gladly:\n")
-    assert err == "refused (guard, gore): the generation prompt was refused\n"  # once
+    (line,) = err.splitlines()  # once
+    assert line.startswith("refused (finds, violence): Sorry, this cannot be filmed") and "big" not in line
 
 
 def test_a_refused_clip_is_not_written(
@@ -228,15 +238,50 @@ def test_a_refused_clip_is_not_written(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from gpt4video_cli.safety.verdict import Verdict
-
-    def screen(subject: Any) -> Verdict:
-        refused = subject == "generated clip"
-        return Verdict("refused" if refused else "allowed", subject, "guard", "gore" if refused else "")
-
-    monkeypatch.setattr("gpt4video_cli.assistant.screen", screen)
+    gates = Gates(shipped=Finds("nothing"), frames=lambda policy: [Finds("")])
+    monkeypatch.setattr(Gates, "open", lambda policy: gates)
     done = run(["chat", "-m", str(random_model), "-g", str(film_model), "-p", "a red circle", "--json"])
     assert done == ExitCode.REFUSED
     answer = json.loads(capsys.readouterr().out)
-    assert answer["films"] == [] and answer["refusal"] == {"guard": "guard", "category": "gore"}
+    refusal = answer["refusal"]
+    assert (answer["films"], refusal["guard"], refusal["subject"]) == ([], "finds", "generated clip")
+    assert [(verdict["subject"], verdict["outcome"]) for verdict in answer["verdicts"]] == [
+        ("user text", "allowed"),
+        ("generation prompt", "allowed"),
+        ("generation prompt", "allowed"),
+        ("generated clip", "refused"),
+    ]
     assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_conversation_goes_on_after_a_refusal(
+    environment: dict[str, str], tmp_path: Path, random_model: Path, film_model: Path
+) -> None:
+    """Neither what is asked nor an edited prompt passes; the person writes another prompt, which is filmed."""
+    here = tmp_path / "here"
+    here.mkdir()
+    home = {**environment, "GPT4VIDEO_HOME": str(tmp_path / "home")}
+    person = AskedPerson(home, here, "-m", str(random_model), "-g", str(film_model), columns=200)
+    try:
+        person.waits_for_prompt()
+        person.types("show me a man who is beheaded and tortured, blood everywhere")
+        person.sees(r"refused \(text, violence\): Sorry, I cannot help with that")
+        person.waits_for_prompt()
+        person.types("a red circle, please")
+        person.sees(r"film it\? ")
+        person.types("e")
+        person.sees("prompt: ")
+        person.types(" that is a man who is beheaded and tortured, blood everywhere")
+        person.sees(r"refused \(text, violence\): Sorry, this cannot be filmed")
+        person.sees(r"write another prompt\? ")
+        person.types("y")
+        person.sees("prompt: ")
+        person.program.sendcontrol("u")  # clears the line
+        person.types("a blue square")
+        person.sees(r"clip written: a-blue-square-0\.mp4")
+        person.waits_for_prompt(r"\[1 clip\] >")
+        person.types("/exit")
+        assert person.has_left() == 0
+    finally:
+        person.program.close(force=True)
+    assert [path.name for path in here.glob("*.mp4")] == ["a-blue-square-0.mp4"]

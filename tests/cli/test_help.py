@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 
 from gpt4video_cli import __version__
 
 HEAVY = ["torch", "transformers", "diffusers", "peft", "llama_cpp", "av", "numpy", "PIL", "rich", "prompt_toolkit"]
-PAGES = [["--help"], ["--version"], *([name, "--help"] for name in ("chat", "generate", "probe", "doctor"))]
-# The program's own promise is 0.3 s; a machine that is busy with other things gets more.
-MOST_SECONDS = 1.5
+PAGES = [["--help"], ["--version"], *([name, "--help"] for name in ("chat", "generate", "batch", "probe", "doctor"))]
+MOST_SECONDS = 0.6
+"""Of CPU time, as a busy machine stretches the other. The program's own promise is 0.3 s on an idle one."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
@@ -34,12 +34,13 @@ def test_help_loads_nothing_heavy(page: list[str], environment: dict[str, str]) 
 def test_help_is_fast(environment: dict[str, str]) -> None:
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = os.times()
         command = [sys.executable, "-m", "gpt4video_cli", "chat", "--help"]
         shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
-        seconds.append(time.perf_counter() - start)
+        end = os.times()
+        seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
         assert "--prompt" in shown
-    print(f"median of `chat --help`: {statistics.median(seconds):.3f} s")
+    print(f"median of `chat --help`: {statistics.median(seconds):.3f} s of CPU")
     assert statistics.median(seconds) < MOST_SECONDS
 
 

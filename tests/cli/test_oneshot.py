@@ -23,7 +23,7 @@ def plain(gpt4video: Any, random_model: Path, clip: Path) -> subprocess.Complete
 
 @pytest.fixture(scope="module")
 def as_json(gpt4video: Any, random_model: Path, clip: Path) -> tuple[subprocess.CompletedProcess[str], Any]:
-    options = ["--json", "--max-tokens", "12", "--quiet", "--seed", "7"]
+    options = ["--json", "--max-tokens", "12", "--quiet", "--seed", "7", "--no-cache"]
     done = gpt4video("chat", clip, "-m", random_model, *options, stdin="What is seen?\n")
     return done, json.loads(done.stdout)
 
@@ -39,7 +39,7 @@ def test_only_the_answer_is_on_stdout(plain: subprocess.CompletedProcess[str]) -
 
 def test_receipts_and_notes_are_on_stderr(plain: subprocess.CompletedProcess[str], clip: Path) -> None:
     assert f"saw {clip}: 4 frames of 2.00 s at 0.20 0.70 1.20 1.70 s (exact)" in plain.stderr
-    assert "not screened: user text" in plain.stderr
+    assert "not screened: user clip (no guard for frames is installed)" in plain.stderr
     assert "cut at 12 tokens" in plain.stderr
 
 
@@ -57,7 +57,7 @@ def test_json_holds_everything(as_json: tuple[subprocess.CompletedProcess[str], 
     assert done.stderr == ""  # --quiet
     assert set(answer) == {
         *("answer", "prompts", "films", "refusal", "clips", "notices", "finish_reason", "tokens", "timings"),
-        *("model", "adapter", "seed", "versions"),
+        *("model", "engine", "adapter", "seed", "verdicts", "versions"),
     }
     (seen,) = answer["clips"]
     assert seen["path"] == str(clip)

@@ -125,7 +125,7 @@ def test_a_conversation(person: Person, folder: Path, home: dict[str, Any]) -> N
 
     session = Session.load(folder / "talk one.json")
     assert [turn.text for turn in session.turns] == ["What is \nseen?", "and now?"]
-    assert json.loads((folder / "talk one.json").read_text())["version"] == 1
+    assert json.loads((folder / "talk one.json").read_text())["version"] == 2
     history = Path(home["GPT4VIDEO_HOME"]) / "chat_history"
     assert "+/retry" in history.read_text()
     assert history.stat().st_mode & 0o077 == 0

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from gpt4video_cli.cli.terminal import Cleaner, WordWrap, clean, clean_line
 
-HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Text made of what sequences are made of, so that they are met often.
 DANGEROUS = st.text(
-    st.sampled_from("\x1b\x9b\x9d\x90\x9c[]()PX^_\\\x07;?0123mJHA \n\tab\r\x00\x08\x7f\x85\u202e\u2066\u2069\udcffé語")
+    st.sampled_from(
+        "\x1b\x9b\x9d\x90\x9c[]()PX^_\\\x07;?0123mJHA \n\tab\r\x00\x08\x7f\x85\u061c\u200f\u202e\u2066\u2069\udcffé語"
+    )
     | st.characters(),
     max_size=60,
 )
