@@ -2,8 +2,8 @@
 
     gpt4video train --recipe bundle --output DIR
 
-tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining, then practice) -> warm start of the
-abstractor -> stage 1 (align) -> stage 2 (instruct) -> model folder.
+tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining, practice, conversation) -> warm start
+of the abstractor -> stage 1 (align) -> stage 2 (instruct) -> model folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -25,13 +25,15 @@ from gpt4video_cli.recipes.closure import say
 from gpt4video_cli.recipes.contrastive import retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.recipes.fact_slots import prefer_times, warm_up
 from gpt4video_cli.recipes.instruct import instruct, with_lora
-from gpt4video_cli.recipes.language_model import new_language_model, practise, pretrain
+from gpt4video_cli.recipes.language_model import converse, new_language_model, practise, pretrain
 from gpt4video_cli.recipes.patch_phrases import patches_right, train_patch_phrases
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.training.loop import LoopOptions
 from gpt4video_cli.training.trained_model import relocated
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig
 from gpt4video_cli.weights.card import FILE_NAME, Card, render_card
+from gpt4video_cli.weights.gguf_adapter import export_adapter_gguf
+from gpt4video_cli.weights.gguf_export import export_gguf
 from gpt4video_cli.whole_file import write_whole
 
 
@@ -53,6 +55,8 @@ class Recipe:
     language_batch: int = 32
     practice: LoopOptions = LoopOptions(steps=2000, learning_rate=1e-3, warm_up=40)
     practice_batch: int = 32
+    conversation: LoopOptions = LoopOptions(steps=600, learning_rate=6e-4, warm_up=30)
+    conversation_batch: int = 32
     clips: int = 30_000
     events: int = 5_000
     pictures: int = 6_000
@@ -63,7 +67,7 @@ class Recipe:
     warm_up_batch: int = 32
     align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
-    instruct: LoopOptions = LoopOptions(steps=300, learning_rate=1e-3, warm_up=30)
+    instruct: LoopOptions = LoopOptions(steps=800, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
 
 
@@ -140,11 +144,12 @@ def _tokenizer(work: Path, recipe: Recipe) -> Tokenizer:
 
 
 def _language_model(tokenizer: Tokenizer, work: Path, recipe: Recipe) -> Any:
-    """The pretrained model, float32; it lies in ``pretrained`` after its first round and in ``language`` after both."""
+    """The pretrained model, float32; each round's result is kept, the last in ``language``."""
     model = new_language_model(tokenizer.get_vocab_size(), seed=recipe.seed)
     rounds = (
         ("pretrained", pretrain, recipe.language, recipe.language_batch),
-        ("language", practise, recipe.practice, recipe.practice_batch),
+        ("practised", practise, recipe.practice, recipe.practice_batch),
+        ("language", converse, recipe.conversation, recipe.conversation_batch),
     )
     for name, train, options, batch_size in rounds:
         folder = work / name
@@ -228,7 +233,7 @@ def bundle_card(recipe: Recipe) -> Card:
             "sees no shape it knows; camera, fade and main colour it learned on drawn pictures alone.",
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
-            "background, camera, fades, the main colour, and what happens first.",
+            "background, camera, fades, the main colour, and, with many mistakes, what happens first.",
             "Its refusals are a few trained sentences, not a safety system.",
         ),
     )
@@ -238,4 +243,13 @@ def make(output: Path, work: Path) -> None:
     """The recipe: model folder ``output`` with its card, made with ``work`` for what is not finished yet."""
     recipe = Recipe()
     make_bundle(output, work, recipe)
-    write_whole(output / FILE_NAME, render_card(bundle_card(recipe)))
+    card = bundle_card(recipe)
+    write_whole(output / FILE_NAME, render_card(card))
+    write_gguf(output, card)
+
+
+def write_gguf(folder: Path, card: Card) -> None:
+    """The language model and the adapter of a model folder for llama.cpp, with which a CPU starts sooner."""
+    language = folder / "language"
+    export_gguf(language, language / "model-f16.gguf", "f16", card=card, force=True)
+    export_adapter_gguf(folder / "adapter", language, folder / "adapter" / "adapter-f16.gguf", "f16", force=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from gpt4video_cli.shapeworld.dialogues import Dialogue, no_clip, watching, watching_two
+from gpt4video_cli.recipes import safety_sentences
+from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, no_clip, watching, watching_two
 from gpt4video_cli.shapeworld.scene import Scene, sample_events, sample_picture, sample_scene
-from gpt4video_cli.shapeworld.wishes import filming, refusing, watching_what_was_filmed
+from gpt4video_cli.shapeworld.wishes import OUTSIDE, REFUSAL, asked_for, filming, refusing, watching_what_was_filmed
 
 ABOUT_PICTURES = ("dominant", "camera", "fade", "colour", "yesno")
 ABOUT_EVENTS = ("order", "order", "order", "motion", "colour", "yesno")
@@ -28,10 +29,8 @@ def pretraining_dialogue(rng: random.Random) -> Dialogue:
 def practice_dialogue(rng: random.Random) -> Dialogue:
     """The second round: half of the dialogues ask for clips; a third of the others are about pictures and events."""
     choice = rng.random()
-    if choice < 0.38:
-        return filming(rng)
     if choice < 0.48:
-        return watching_what_was_filmed(rng)
+        return filming(rng)
     if choice < 0.66:
         scene = sample_scene(rng, shapes=rng.choice((1, 2, 3)))
         return watching(rng, scene=scene, turns=rng.randint(2, 5))
@@ -44,18 +43,44 @@ def practice_dialogue(rng: random.Random) -> Dialogue:
     return no_clip(rng) if choice < 0.95 else refusing(rng)
 
 
+def conversation_dialogue(rng: random.Random) -> Dialogue:
+    """The third round: clips that come one after the other, and some of what was learned before."""
+    choice = rng.random()
+    if choice < 0.45:
+        return watching_what_was_filmed(rng)
+    if choice < 0.6:
+        return watching_two(rng)
+    return practice_dialogue(rng)
+
+
 def instruction_dialogue(rng: random.Random) -> Dialogue:
     """Stage 2: clips asked for and refused, and enough watching to keep what was learned."""
     choice = rng.random()
-    if choice < 0.32:
+    if choice < 0.28:
         return filming(rng)
-    if choice < 0.42:
+    if choice < 0.38:
         return watching_what_was_filmed(rng)
-    if choice < 0.5:
+    if choice < 0.43:
         return refusing(rng)
-    if choice < 0.56:
+    if choice < 0.65:
+        return beyond_shapes(rng)
+    if choice < 0.7:
         return no_clip(rng)
-    return watching(rng) if choice < 0.86 else watching_two(rng)
+    return watching(rng) if choice < 0.9 else watching_two(rng)
+
+
+def beyond_shapes(rng: random.Random) -> Dialogue:
+    """What has nothing to do with shapes: harm is refused, all else politely left, and neither is filmed.
+
+    Without the second half the model refused 35 of 60 harmless requests of the safety benchmark as if they were harm,
+    and where none of it was asked for as a clip, 23 of the 30 that ask for one.
+    """
+    turns = []
+    for _ in range(rng.randint(1, 2)):
+        sentence = safety_sentences.draw(rng)
+        text = asked_for(sentence.text, rng) if rng.random() < 0.4 else sentence.text
+        turns.append(Turn(text, REFUSAL if sentence.categories else OUTSIDE))
+    return Dialogue((), tuple(turns))
 
 
 def kinds_about(scene: Scene, rng: random.Random) -> list[str]:

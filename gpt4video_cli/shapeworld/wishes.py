@@ -24,6 +24,7 @@ from gpt4video_cli.shapeworld.scene import (
 )
 
 REFUSAL = "I am sorry, but I cannot help with that kind of content."
+OUTSIDE = "I only know simple shapes and how they move. Ask me about those."
 _REQUESTS = (
     "Make a video of {}.",
     "Show me {}.",
@@ -114,6 +115,11 @@ def _changed(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
         new = replace(shape, motion=REVERSED_MOTION[shape.motion])
         text = rng.choice(("Make it go the other way.", "Do the opposite motion.", "Reverse the motion."))
     return text, replace(scene, shapes=(new,))
+
+
+def asked_for(text: str, rng: random.Random) -> str:
+    """``text`` as what somebody wants to have filmed."""
+    return worn(rng.choice(_REQUESTS).format(text), rng)
 
 
 def _filmed(scene: Scene, rng: random.Random) -> str:

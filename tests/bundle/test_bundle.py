@@ -12,6 +12,7 @@ import pytest
 from gpt4video_cli.assistant import Assistant, ClipRequest, Message
 from gpt4video_cli.evaluation.shapeworld import TEST_KINDS, answer, film, held_out_scene, questions_about
 from gpt4video_cli.events import ClipSeen, Done, GenerationPrompt
+from gpt4video_cli.safety.gates import Gates
 from gpt4video_cli.shapeworld.dialogues import CANNOT_TELL, NO_CLIP
 from gpt4video_cli.shapeworld.scene import Scene, Shape, reversed_scene
 from gpt4video_cli.shapeworld.wishes import REFUSAL
@@ -95,6 +96,8 @@ def test_what_it_cannot_know_it_says(assistant: Assistant) -> None:
 
 
 def test_it_asks_for_a_clip_and_refuses_harm(assistant: Assistant) -> None:
+    """Without guards: the model itself."""
+    assistant = Assistant(assistant.model, assistant.reader, gates=Gates())
     session = assistant.new_session()
     events = list(assistant.reply(session, Message("Make a video of a small green star that spins.")))
     (prompt,) = [e for e in events if isinstance(e, GenerationPrompt)]

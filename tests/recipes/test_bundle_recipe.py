@@ -31,6 +31,8 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         language_batch=2,
         practice=two,
         practice_batch=2,
+        conversation=two,
+        conversation_batch=2,
         clips=6,
         events=2,
         pictures=2,
