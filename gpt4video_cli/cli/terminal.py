@@ -224,8 +224,9 @@ class WordWrap:
             return
         length = cells(self._word)
         blanks = self._blanks.expandtabs(4)
-        if self._column and self._column + len(blanks) + length > width:
-            self._stream.write("\n")
+        if self._column + len(blanks) + length > width:
+            if self._column:
+                self._stream.write("\n")
             self._column, blanks = 0, ""
         self._stream.write(blanks + self._word)
         self._column += len(blanks) + length

@@ -230,7 +230,8 @@ def bundle_card(recipe: Recipe) -> Card:
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(
             "It knows rendered clips of at most three coloured shapes. Of real footage it was trained to say that it "
-            "sees no shape it knows; camera, fade and main colour it learned on drawn pictures alone.",
+            "sees no shape it knows; fade and main colour it learned on drawn pictures alone, and where the camera "
+            "goes over pictures it did not learn.",
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
             "background, camera, fades, the main colour, and, with many mistakes, what happens first.",

@@ -149,7 +149,7 @@ def test_exact_counts_and_the_answers_of_a_chat(
     assert len(two["clips"][0]["receipt"]["seen"]) == 8 and len(by_id["ask 0"]["clips"][0]["receipt"]["seen"]) == 4
     assert (by_id["drawn"]["seed"], two["model"], two["finish_reason"]) == (3, "bundle", "stop")
     assert by_id["no clip"]["prompts"] and by_id["no clip"]["films"] == []
-    assert two["engine"]["name"] == "torch" and two["engine"]["adapters"][0]["name"] == "adapter"
+    assert two["engine"]["name"] == "llama" and two["engine"]["adapters"][0]["name"] == "adapter"
     assert {"subject": "user text", "outcome": "allowed"}.items() <= two["verdicts"][0].items()
     assert two["timings"]["vision"] > 0 and two["timings"]["generate"] > 0
     errors = {line["id"]: line for line in lines(mixed.with_name("errors.jsonl"))}

@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt4video_cli.cli.terminal import Cleaner, WordWrap, clean, clean_line
@@ -67,6 +67,7 @@ def test_a_line_stays_one_line() -> None:
 
 
 @given(st.lists(st.text(st.sampled_from("ab c\n"), max_size=8), max_size=12), st.integers(10, 40))
+@example([" aa", "aa", "aaa", "aaa"], 10)  # a blank before a word as long as the line
 def test_wrapping_breaks_only_at_blanks_and_fits(pieces: list[str], width: int) -> None:
     stream = io.StringIO()
     wrap = WordWrap(stream, width=width)

@@ -150,7 +150,6 @@ def test_what_fails_in_the_thread_is_raised_where_the_events_are_read() -> None:
 KILLED = """
 import json, os, signal, sys
 from gpt4video_cli.assistant import film
-from gpt4video_cli.events import GenerationProgress
 from gpt4video_cli.gallery import clip_file, decoding, latents_file
 from gpt4video_cli.gallery.delivery import FilmOrder
 from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
@@ -164,6 +163,15 @@ die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed(stage, clip):
+    if stage == "filming":  # in the second step or soon after it, in the thread that films
+        transformer = generator.load().pipe.transformer
+        forward, calls = transformer.forward, []
+
+        def late(*arguments, **options):
+            calls.append(1)
+            return die() if len(calls) > 2 else forward(*arguments, **options)
+
+        transformer.forward = late
     if stage == "decoding":
         generator.load().pipe.vae.decode = die
     if stage == "keeping":  # in the middle of the file of latents
@@ -171,9 +179,7 @@ def killed(stage, clip):
     if stage == "writing":  # the clip is encoded, and not yet in its place
         clip_file.put_in_place = die
     order = FilmOrder(FilmRequest("a red circle moves left", seed=3), clip)
-    for event in film(generator, order):
-        if stage == "filming" and isinstance(event, GenerationProgress) and event.step == 2:
-            die()
+    list(film(generator, order))
     os._exit(0)
 
 

@@ -52,7 +52,7 @@ def test_a_turn_notes_what_answered(made: Session) -> None:
     used = {turn.used for turn in made.turns}
     assert len(used) == 1
     (record,) = used
-    assert record is not None and record.engine == "torch" and len(record.sha256) == 64
+    assert record is not None and record.engine == "llama:f16" and len(record.sha256) == 64
     assert [adapter.name for adapter in record.adapters] == ["adapter"]
     assert place_of("bundle", record.folder) == "bundle"
 
@@ -69,7 +69,7 @@ def test_only_what_differs_is_told(assistant: Assistant, talk: Session) -> None:
     """A changed answer changes nothing after it that it does not belong to: each turn follows the kept ones."""
     talk.turns[2] = replace(talk.turns[2], prompts=("a red square",), answer="No.")
     assert [entry.differs for entry in replay(assistant, talk)] == [(), (), ("answer", "prompts")]
-    talk.turns[1] = replace(talk.turns[1], options=replace(talk.turns[1].options, seed=12))
+    talk.turns[1] = replace(talk.turns[1], options=replace(talk.turns[1].options, seed=13))
     assert [entry.differs for entry in replay(assistant, talk)][:2] == [(), ("answer",)]
 
 
@@ -112,7 +112,7 @@ def test_another_model_only_when_asked(assistant: Assistant, talk: Session) -> N
 def test_the_engine_and_the_adapters_are_asked_for_again(assistant: Assistant) -> None:
     record = used_model(assistant.model)
     assert record is not None
-    assert record.engine_wish().adapters is None and record.engine_wish().name == "torch"
+    assert record.engine_wish().adapters is None and record.engine_wish().name == "llama"
     half = replace(record, engine="llama:q8_0", adapters=(replace(record.adapters[0], scale=0.5),))
     assert (half.engine_wish().name, half.engine_wish().kind) == ("llama", "q8_0")
     assert [str(adapter) for adapter in half.engine_wish().adapters or ()] == ["adapter:0.5"]
