@@ -56,7 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = options.keep or Path(scratch)
-        folder = write_shape(place / options.shape, SHAPES[options.shape], context=options.prompt + options.answer + 64)
+        context = options.prompt + options.answer + 64
+        folder = write_shape(place / f"{options.shape}-{context}", SHAPES[options.shape], context=context)
         print("file               phase     ours t/s  stand-in t/s  ratio")
         for kind in options.kinds.split(","):
             file = folder / f"model-{kind}.gguf"
