@@ -13,9 +13,8 @@ import numpy as np
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.safety.categories import MINORS, SEXUAL
-from gpt4video_cli.safety.hub_model import label_columns, load_model, scores_of
+from gpt4video_cli.safety.hub_model import HubGuard, label_columns, load_model, scores_of
 from gpt4video_cli.video.preprocess import CONFIG_NAME, PreprocessConfig, preprocess
-from gpt4video_cli.weights.guard_card import GuardCard
 
 if TYPE_CHECKING:
     import torch
@@ -25,16 +24,8 @@ STEP = 0.01
 """Of cosine similarity. The safety checker itself moves its thresholds by so much where it takes special care."""
 
 
-class ImageClassifier:
+class ImageClassifier(HubGuard):
     """A classifier of transformers, such as a ViT. Its weights are read when the first picture comes."""
-
-    def __init__(self, card: GuardCard, folder: Path) -> None:
-        self._card, self._folder = card, folder
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self._card.name
 
     @cached_property
     def _loaded(self) -> tuple[Any, torch.device, dict[int, str]]:
@@ -57,20 +48,12 @@ class ImageClassifier:
         return found
 
 
-class SafetyChecker:
+class SafetyChecker(HubGuard):
     """``StableDiffusionSafetyChecker`` of diffusers: how near a picture is to 17 concepts, each with its threshold.
 
     The concepts are sexual, the three of special care are about children (Rando et al. 2022, arXiv 2210.04610). A score
     of 0.5 is where the checker itself decides, ``STEP`` above and below are 0.73 and 0.27.
     """
-
-    def __init__(self, card: GuardCard, folder: Path) -> None:
-        self._card, self._folder = card, folder
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self._card.name
 
     @cached_property
     def _loaded(self) -> tuple[Any, torch.device]:

@@ -16,6 +16,18 @@ _NEVER_STORED = "position_ids"
 """Counted by the program: old files hold them, and newer classes do not ask for them."""
 
 
+class HubGuard:
+    """A guard whose weights are in ``folder``. They are read when the first text or picture comes."""
+
+    def __init__(self, card: GuardCard, folder: Path) -> None:
+        self._card, self._folder = card, folder
+
+    @property
+    def name(self) -> str:
+        """The card's."""
+        return self._card.name
+
+
 def load_model(kind: Any, folder: Path, card: GuardCard) -> tuple[Any, torch.device]:
     """The model in ``folder`` as the class ``kind`` reads it, on the GPU where there is one, and its device.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.safety.hub_model import LOCAL, label_columns, load_model, scores_of
+from gpt4video_cli.safety.hub_model import LOCAL, HubGuard, label_columns, load_model, scores_of
 from gpt4video_cli.weights.guard_card import GuardCard
 
 if TYPE_CHECKING:
@@ -23,16 +23,8 @@ _LEAST = 0.05
 _LONGEST_ANSWER = 16
 
 
-class TextClassifier:
+class TextClassifier(HubGuard):
     """A classifier of transformers, such as one for toxicity. Its weights are read when the first text comes."""
-
-    def __init__(self, card: GuardCard, folder: Path) -> None:
-        self._card, self._folder = card, folder
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self._card.name
 
     @cached_property
     def _loaded(self) -> tuple[Any, torch.device, Any, dict[int, str]]:
@@ -68,19 +60,11 @@ class TextClassifier:
         return highest
 
 
-class GuardLanguageModel:
+class GuardLanguageModel(HubGuard):
     """A language model that answers "safe", or "unsafe" and codes such as S1, to what its chat template shows it.
 
     Llama Guard is one. A score is the likelihood of "unsafe" against "safe", for the kinds that it names after that.
     """
-
-    def __init__(self, card: GuardCard, folder: Path) -> None:
-        self._card, self._folder = card, folder
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self._card.name
 
     @cached_property
     def _loaded(self) -> tuple[Any, torch.device, Any]:

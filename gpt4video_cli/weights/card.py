@@ -20,7 +20,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,12 +157,29 @@ def card_content(text: str) -> dict[str, Any]:
     return content
 
 
-def parse_card(text: str, source: str = FILE_NAME) -> Card:
-    """The card that ``text`` holds; ``source`` names it in errors."""
+@contextmanager
+def errors_named(source: str) -> Iterator[None]:
+    """What is wrong with a card, of whatever kind, says in which file."""
     try:
-        return _parse(text)
+        yield
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}", hint=error.hint) from error
+
+
+def card_kind(path: Path) -> str:
+    """What ``kind`` says in a card's first table; empty for an assistant's card and a file that cannot be read."""
+    try:
+        head = path.read_text(encoding="utf-8").partition("\n[")[0]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    found = re.search(r'^kind\s*=\s*"(.*)"', head, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def parse_card(text: str, source: str = FILE_NAME) -> Card:
+    """The card that ``text`` holds; ``source`` names it in errors."""
+    with errors_named(source):
+        return _parse(text)
 
 
 def _parse(text: str) -> Card:

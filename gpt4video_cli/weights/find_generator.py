@@ -14,8 +14,8 @@ from typing import Any
 
 from gpt4video_cli.errors import UsageError, WeightsError
 from gpt4video_cli.weights import locate
-from gpt4video_cli.weights.card import FILE_NAME
-from gpt4video_cli.weights.generator_card import GeneratorCard, is_generator_card, read_generator_card
+from gpt4video_cli.weights.card import FILE_NAME, card_kind
+from gpt4video_cli.weights.generator_card import KIND, GeneratorCard, read_generator_card
 from gpt4video_cli.weights.lock_file import read_lock
 
 DEFAULT_GENERATOR = "bundle-film"
@@ -43,7 +43,7 @@ class GeneratorFolder:
 
 def known_generators() -> dict[str, Path]:
     """Name -> card file of the text-to-video models; see ``locate.known_cards``."""
-    return {name: path for name, path in locate.known_cards().items() if is_generator_card(path)}
+    return {name: path for name, path in locate.known_cards().items() if card_kind(path) == KIND}
 
 
 def find_generator(name_or_dir: str | Path) -> FoundGenerator:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.weights import locate
-from gpt4video_cli.weights.card import FILE_NAME
-from gpt4video_cli.weights.guard_card import GuardCard, is_guard_card, read_guard_card
+from gpt4video_cli.weights.card import FILE_NAME, card_kind
+from gpt4video_cli.weights.guard_card import KIND, GuardCard, read_guard_card
 from gpt4video_cli.weights.lock_file import read_lock
 
 CONFIG = "config.json"
@@ -17,7 +17,7 @@ WHOLE = "guard"
 
 def known_guards() -> dict[str, Path]:
     """Name -> card file of the guards; see ``locate.known_cards``."""
-    return {name: path for name, path in locate.known_cards().items() if is_guard_card(path)}
+    return {name: path for name, path in locate.known_cards().items() if card_kind(path) == KIND}
 
 
 def guard_folder(card: GuardCard, path: Path) -> Path:

@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.weights.card import FILE_NAME, Measured, card_content, card_text, measured_numbers, typed
+from gpt4video_cli.weights.card import (
+    FILE_NAME,
+    Measured,
+    card_content,
+    card_text,
+    errors_named,
+    measured_numbers,
+    typed,
+)
 
 KIND = "generator"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -155,15 +163,6 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def is_generator_card(path: Path) -> bool:
-    """Whether ``path`` is a generator's card, from its first table alone; a file that cannot be read is not one."""
-    try:
-        head = path.read_text(encoding="utf-8").partition("\n[")[0]
-    except (OSError, UnicodeDecodeError):
-        return False
-    return re.search(rf'^kind\s*=\s*"{KIND}"', head, re.MULTILINE) is not None
-
-
 def read_generator_card(path: str | Path) -> GeneratorCard:
     """The card in ``path``. An unknown key or a missing field is a ``WeightsError`` with the file's and its name."""
     return parse_generator_card(card_text(path), str(path))
@@ -171,10 +170,8 @@ def read_generator_card(path: str | Path) -> GeneratorCard:
 
 def parse_generator_card(text: str, source: str = FILE_NAME) -> GeneratorCard:
     """The card that ``text`` holds; ``source`` names it in errors."""
-    try:
+    with errors_named(source):
         return _parse(text)
-    except WeightsError as error:
-        raise WeightsError(f"{source}: {error}", hint=error.hint) from error
 
 
 def _parse(text: str) -> GeneratorCard:

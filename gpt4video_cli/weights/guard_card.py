@@ -21,7 +21,15 @@ from typing import Any
 
 from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.safety.categories import CATEGORIES
-from gpt4video_cli.weights.card import FILE_NAME, Measured, card_content, card_text, measured_numbers, typed
+from gpt4video_cli.weights.card import (
+    FILE_NAME,
+    Measured,
+    card_content,
+    card_text,
+    errors_named,
+    measured_numbers,
+    typed,
+)
 
 KIND = "guard"
 TEXT_MODELS = ("text-classifier", "language-model")
@@ -89,15 +97,6 @@ _HEAD: dict[str, type] = {
 }
 
 
-def is_guard_card(path: Path) -> bool:
-    """Whether ``path`` is a guard's card, from its first table alone; a file that cannot be read is not one."""
-    try:
-        head = path.read_text(encoding="utf-8").partition("\n[")[0]
-    except (OSError, UnicodeDecodeError):
-        return False
-    return re.search(rf'^kind\s*=\s*"{KIND}"', head, re.MULTILINE) is not None
-
-
 def read_guard_card(path: str | Path) -> GuardCard:
     """The card in ``path``. An unknown key or a missing field is a ``WeightsError`` with the file's and its name."""
     return parse_guard_card(card_text(path), str(path))
@@ -105,10 +104,8 @@ def read_guard_card(path: str | Path) -> GuardCard:
 
 def parse_guard_card(text: str, source: str = FILE_NAME) -> GuardCard:
     """The card that ``text`` holds; ``source`` names it in errors."""
-    try:
+    with errors_named(source):
         return _parse(text)
-    except WeightsError as error:
-        raise WeightsError(f"{source}: {error}", hint=error.hint) from error
 
 
 def _parse(text: str) -> GuardCard:

@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.weights.card import FILE_NAME, Card, read_card
-from gpt4video_cli.weights.generator_card import is_generator_card
-from gpt4video_cli.weights.guard_card import is_guard_card
+from gpt4video_cli.weights.card import FILE_NAME, Card, card_kind, read_card
+from gpt4video_cli.weights.generator_card import KIND as GENERATOR
+from gpt4video_cli.weights.guard_card import KIND as GUARD
 
 DEFAULT_MODEL = "bundle"
 _PACKAGE = "package:"
@@ -59,8 +59,7 @@ def known_cards() -> dict[str, Path]:
 
 def known_models() -> dict[str, Path]:
     """Name -> card file of the assistants. ``find_generator.py`` and ``find_guard.py`` find the other kinds."""
-    cards = known_cards().items()
-    return {name: path for name, path in cards if not is_generator_card(path) and not is_guard_card(path)}
+    return {name: path for name, path in known_cards().items() if card_kind(path) not in (GENERATOR, GUARD)}
 
 
 def find_model(name_or_dir: str | Path) -> tuple[Card, Path]:
