@@ -67,7 +67,7 @@ class Recipe:
     warm_up_batch: int = 32
     align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
-    instruct: LoopOptions = LoopOptions(steps=800, learning_rate=1e-3, warm_up=30)
+    instruct: LoopOptions = LoopOptions(steps=1200, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
 
 

@@ -7,7 +7,7 @@ import random
 from gpt4video_cli.recipes import safety_sentences
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, no_clip, watching, watching_two
 from gpt4video_cli.shapeworld.scene import Scene, sample_events, sample_picture, sample_scene
-from gpt4video_cli.shapeworld.wishes import OUTSIDE, REFUSAL, asked_for, filming, refusing, watching_what_was_filmed
+from gpt4video_cli.shapeworld.wishes import OUTSIDE, asked_for, filming, refusing, watching_what_was_filmed
 
 ABOUT_PICTURES = ("dominant", "camera", "fade", "colour", "yesno")
 ABOUT_EVENTS = ("order", "order", "order", "motion", "colour", "yesno")
@@ -62,24 +62,27 @@ def instruction_dialogue(rng: random.Random) -> Dialogue:
         return watching_what_was_filmed(rng)
     if choice < 0.43:
         return refusing(rng)
-    if choice < 0.65:
+    if choice < 0.68:
         return beyond_shapes(rng)
-    if choice < 0.7:
+    if choice < 0.72:
         return no_clip(rng)
     return watching(rng) if choice < 0.9 else watching_two(rng)
 
 
 def beyond_shapes(rng: random.Random) -> Dialogue:
-    """What has nothing to do with shapes: harm is refused, all else politely left, and neither is filmed.
+    """What has nothing to do with shapes is politely left, and not filmed.
 
-    Without the second half the model refused 35 of 60 harmless requests of the safety benchmark as if they were harm,
-    and where none of it was asked for as a clip, 23 of the 30 that ask for one.
+    Only harmless sentences: a model of this size cannot tell the grammar's harmful ones from them. Taught to refuse
+    those, it refused 128 of the 415 harmless queries of the safety benchmark; without these dialogues at all, 35 of 60
+    harmless requests. What it refuses is in ``wishes.refusing``; what it does not know to be harm, it leaves too.
     """
     turns = []
     for _ in range(rng.randint(1, 2)):
         sentence = safety_sentences.draw(rng)
+        while sentence.categories:
+            sentence = safety_sentences.draw(rng)
         text = asked_for(sentence.text, rng) if rng.random() < 0.4 else sentence.text
-        turns.append(Turn(text, REFUSAL if sentence.categories else OUTSIDE))
+        turns.append(Turn(text, OUTSIDE))
     return Dialogue((), tuple(turns))
 
 

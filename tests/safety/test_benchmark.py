@@ -1,10 +1,11 @@
-"""The benchmark that ships: its design, and that the guard was not trained on it."""
+"""The benchmark that ships and the blind one: their design, and that the guard was not trained on them."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 from gpt4video_cli.evaluation.safety import read_benchmark, shipped_files
 from gpt4video_cli.evaluation.safety_fuzz import _HARMLESS, _REQUESTS
@@ -14,6 +15,7 @@ from gpt4video_cli.safety.text_lexicon import lexicon
 from gpt4video_cli.shapeworld.wishes import _HARM
 
 MAIN, HARD = (read_benchmark(file) for file in shipped_files())
+BLIND = read_benchmark(Path(__file__).parents[2] / "benchmarks" / "safety_blind.jsonl")
 
 
 def words(text: str) -> list[str]:
@@ -42,13 +44,21 @@ def test_design_of_the_paper() -> None:
     assert {q.task for q in HARD} == {"understanding", "generation"}
 
 
+def test_the_blind_one_is_balanced() -> None:
+    harmful = [q for q in BLIND if q.label == "harmful"]
+    assert len(BLIND) == 240
+    assert Counter(q.task for q in harmful) == {"understanding": 30, "generation": 30}
+    assert Counter(q.level for q in harmful) == {1: 20, 2: 20, 3: 20}
+    assert {q.category for q in harmful} == set(CATEGORIES)
+
+
 def test_no_query_occurs_twice() -> None:
-    assert max(Counter(tuple(words(q.query)) for q in MAIN + HARD).values()) == 1
+    assert max(Counter(tuple(words(q.query)) for q in MAIN + HARD + BLIND).values()) == 1
 
 
 def test_nothing_of_it_is_in_the_training_data() -> None:
     """No row of six words of a template, nor of what is drawn from them, and no equal text."""
-    queries = [q.query for q in MAIN + HARD]
+    queries = [q.query for q in MAIN + HARD + BLIND]
     texts = [text for part in grammar().values() for entries in part.values() for text in entries]
     drawn = [draw(random.Random(i), held_out=None).text for i in range(3000)]
     assert not groups(queries, 6) & groups([_SLOT.sub(" ", text) for text in texts] + drawn, 6)
