@@ -7,14 +7,18 @@ Equations (2)-(4) of GPT4Video (arXiv 2311.16511, section 3.2):
 and the abstractor of mPLUG-Owl-video (X-PLUG/mPLUG-Owl), on which the authors built, are the same code with other
 switches. As in that reference, a layer's residual path starts from the *normed* queries.
 
+The features F_v are the same in all layers, and only the queries go through them. So the features are normed once, and
+what a layer's norm adds, its scale and its shift, is folded into that layer's key and value weights.
+
 Letters: B batch, T frames, P patches, N queries of one kind (= video tokens), D width of the features (``D_v``),
-M = T * (1+P) features of a clip, H heads, G groups of queries (1 joint, or 2: spatial and temporal).
+M = T * (1+P) features of a clip, H heads, G groups of queries (1 joint, or 2: spatial and temporal), Q = 2 * N.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,6 +59,7 @@ class Abstractor(nn.Module):
             self.temporal_projection = nn.Linear(config.width, config.output_width)
         if config.end_token:
             self.end_token = nn.Parameter(torch.randn(config.output_width) * 0.02)
+        self._folded: _Folded | None = None
 
     def forward(self, features: Tensor, frame_mask: Tensor | None = None) -> Tensor:
         """features [B, T, 1+P, D] float, class token first -> [B, N (+1), D_llm], same dtype as the weights.
@@ -67,8 +72,8 @@ class Abstractor(nn.Module):
         if features.ndim != 4 or features.shape[-1] != self.config.width:
             raise ValueError(f"features have shape {list(features.shape)}, expected [B, T, 1+P, {self.config.width}]")
         features = self.with_frame_positions(features.to(self.spatial_queries.dtype), frame_mask)
-        keys_values = self.feature_keys_values(features.flatten(1, 2))  # of all layers: independent of the queries
-        spatial, temporal = self.attend(keys_values, features.shape[2], frame_mask)
+        keys_values = self.feature_keys_values(features.flatten(1, 2))
+        spatial, temporal = self.attend(keys_values, features.shape[:3], frame_mask)
         return self.project(spatial, temporal, _counts(features, frame_mask))
 
     def with_frame_positions(self, features: Tensor, frame_mask: Tensor | None) -> Tensor:
@@ -88,36 +93,55 @@ class Abstractor(nn.Module):
         position = torch.lerp(table[below], table[(below + 1).clamp(max=last)], share)  # [B, T, D]
         return features + position[:, :, None]
 
-    def feature_keys_values(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """[B, M, D] -> for each layer the keys and values [B, H, M, d] of the visual features."""
-        return [layer.feature_keys_values(features) for layer in self.layers]  # type: ignore[operator]
+    def feature_keys_values(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """[B, M, D] -> for each layer the keys and values [B, H, M, d] of the visual features.
+
+        Frozen weights: all layers at once, one matrix product with folded weights that are kept. Weights that are
+        trained: layer by layer, when its turn comes, so that the backward pass frees a layer's keys and values before
+        it makes the gradients of the next. Folding helps there too: the gradients of a norm's scale and shift come from
+        those of the folded weights, so none of the normed features are needed unless frame positions are trained.
+        """
+        normed = F.layer_norm(features, features.shape[-1:], eps=self.config.norm_eps)
+        layers: list[_Layer] = list(self.layers)  # type: ignore[arg-type]
+        # Tensors made in inference mode are not kept either: torch does not count what is written to them.
+        if any(p.requires_grad or p.is_inference() for layer in layers for p in layer.folded_parameters()):
+            for layer in layers:
+                yield layer.split_keys_values(F.linear(normed, *layer.fold()))
+            return
+        folded = self._folded
+        if folded is None or not folded.is_of(layers):
+            folded = self._folded = _Folded(layers)
+        together = F.linear(normed, folded.weight, folded.bias)
+        for layer, keys_values in zip(layers, together.chunk(len(layers), dim=-1), strict=True):
+            yield layer.split_keys_values(keys_values)
+
+    def feature_keys_values_reference(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The plain formula of ``feature_keys_values``, which rounds as mPLUG-Owl's code does: norm, then project."""
+        for layer in self.layers:
+            normed = layer.norm_features(features)  # type: ignore[operator]
+            yield layer.split(layer.key(normed)), layer.split(layer.value(normed))  # type: ignore[operator]
 
     def attend(
-        self, keys_values: list[tuple[Tensor, Tensor]], tokens_per_frame: int, frame_mask: Tensor | None
+        self, keys_values: Iterable[tuple[Tensor, Tensor]], shape: tuple[int, ...], frame_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Equations (2) and (3), all layers: F_s and F_t, each [B, N, D]."""
-        batch, _, features, _ = keys_values[0][0].shape
-        frames = features // tokens_per_frame
-        spatial = self.spatial_queries.expand(batch, -1, -1)
-        temporal = self.temporal_queries.expand(batch, -1, -1)
+        """Equations (2) and (3), all layers: F_s and F_t, each [B, N, D]. shape: B, T and 1+P of the features."""
+        batch, frames, tokens_per_frame = shape
+        queries = torch.cat([self.spatial_queries, self.temporal_queries]).expand(batch, -1, -1)  # [B, Q, D]
         seen = None if frame_mask is None else frame_mask.repeat_interleave(tokens_per_frame, dim=1)  # [B, M]
-        if not self.config.joint_queries:
-            return self._run(spatial, keys_values, seen), self._run(temporal, keys_values, seen)
-        if self.config.single_frame_skips_temporal and (frames == 1 or frame_mask is not None):
-            # Clips of one frame inside a batch of longer ones: their spatial queries must not see temporal ones.
-            seen = seen if seen is not None else torch.ones(batch, features, dtype=torch.bool, device=spatial.device)
-            several = (seen.sum(dim=1) > tokens_per_frame)[:, None].expand(-1, self.config.queries)
-            seen = torch.cat([seen, torch.ones_like(several), several], dim=1)
-        both = self._run(torch.cat([spatial, temporal], dim=1), keys_values, seen)
-        return both[:, : self.config.queries], both[:, self.config.queries :]
-
-    def _run(self, queries: Tensor, keys_values: list[tuple[Tensor, Tensor]], seen: Tensor | None) -> Tensor:
-        """One group of queries [B, Q, D] through all layers. seen: bool [B, M] or [B, M + Q]."""
-        if seen is not None and seen.shape[1] == keys_values[0][0].shape[2]:
-            seen = torch.cat([seen, seen.new_ones(queries.shape[:2])], dim=1)
+        skips = self.config.joint_queries and self.config.single_frame_skips_temporal
+        if seen is None and skips and frames == 1:
+            seen = torch.ones(batch, tokens_per_frame, dtype=torch.bool, device=queries.device)
+        if seen is not None:
+            own = seen.new_ones(batch, queries.shape[1])
+            if skips:
+                # Clips of one frame inside a batch of longer ones: their spatial queries must not see temporal ones.
+                own[:, self.config.queries :] = (seen.sum(dim=1) > tokens_per_frame)[:, None]
+            seen = torch.cat([seen, own], dim=1)  # [B, M + Q]
+        # Both kinds pass through the layers together. Where they are apart, only the attention keeps them so.
+        groups = 1 if self.config.joint_queries else 2
         for layer, (keys, values) in zip(self.layers, keys_values, strict=True):
-            queries = layer(queries, keys, values, seen)
-        return queries
+            queries = layer(queries, keys, values, seen, groups)
+        return queries[:, : self.config.queries], queries[:, self.config.queries :]
 
     def project(self, spatial: Tensor, temporal: Tensor, count: Tensor) -> Tensor:
         """Equation (4) and the map to the language model: F_s, F_t [B, N, D] -> [B, N (+1), D_llm].
@@ -155,20 +179,57 @@ class _Layer(nn.Module):
         self.inner_norm = nn.LayerNorm(config.mlp_width, eps=config.inner_norm_eps)
         self.down = nn.Linear(config.mlp_width, width)
 
-    def feature_keys_values(self, features: Tensor) -> tuple[Tensor, Tensor]:  # [B, M, D] -> 2 x [B, H, M, d]
-        features = self.norm_features(features)
-        return self._split(self.key(features)), self._split(self.value(features))
+    def folded_parameters(self) -> tuple[Tensor, ...]:
+        """What ``fold`` reads."""
+        norm, key, value = self.norm_features, self.key, self.value
+        return norm.weight, norm.bias, key.weight, key.bias, value.weight, value.bias
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:  # [B, Q, D]
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """[2 * D, D] and [2 * D]: from features normed without scale and shift to keys and values, differentiable."""
+        scale, shift, *projections = self.folded_parameters()
+        weights, biases = projections[0::2], projections[1::2]
+        folded = torch.cat([weight * scale for weight in weights])
+        # Not a product of matrix and vector: that rounds by where the weights lie in memory, e.g. in a mapped file.
+        return folded, torch.cat([b + (w * shift).sum(dim=1) for w, b in zip(weights, biases, strict=True)])
+
+    def split_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:  # [B, M, 2 * D] -> 2 x [B, H, M, d]
+        keys, values = x.chunk(2, dim=-1)
+        return self.split(keys), self.split(values)
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, groups: int
+    ) -> Tensor:  # [B, Q, D]
         x = self.norm_queries(queries)
-        own_keys, own_values = self._split(self.key(x)), self._split(self.value(x))
-        looked = cross_attention(self._split(self.query(x)), keys, values, own_keys, own_values, seen)
+        own_keys, own_values = self.split(self.key(x)), self.split(self.value(x))
+        looked = cross_attention(self.split(self.query(x)), keys, values, own_keys, own_values, seen, groups)
         x = x + self.out(looked.transpose(1, 2).flatten(2))
         y = self.norm_mlp(x)
         return x + self.down(self.inner_norm(F.silu(self.gate(y)) * self.up(y)))
 
-    def _split(self, x: Tensor) -> Tensor:  # [B, n, D] -> [B, H, n, d]
+    def split(self, x: Tensor) -> Tensor:  # [B, n, D] -> [B, H, n, d]
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class _Folded:
+    """All layers' folded weights, [L * 2 * D, D] and [L * 2 * D], and of what they were made."""
+
+    def __init__(self, layers: list[_Layer]) -> None:
+        # The memory itself is kept, so that no other tensor can come to lie at the same address.
+        self._made_of = [(p.detach(), p._version) for layer in layers for p in layer.folded_parameters()]
+        # Made outside of inference mode, so that a later call may still need gradients of the features.
+        with torch.inference_mode(False), torch.no_grad():
+            weights, biases = zip(*(layer.fold() for layer in layers), strict=True)
+            self.weight, self.bias = torch.cat(weights), torch.cat(biases)
+
+    def is_of(self, layers: list[_Layer]) -> bool:
+        """Whether the layers' parameters lie where they lay (so none was moved, converted or replaced), and none was
+        written to since. What is written through ``.data`` leaves no trace: nothing here does that to frozen weights.
+        """
+        now = [p for layer in layers for p in layer.folded_parameters()]
+        return all(
+            p.data_ptr() == old.data_ptr() and p._version == version
+            for p, (old, version) in zip(now, self._made_of, strict=True)
+        )
 
 
 def _counts(features: Tensor, frame_mask: Tensor | None) -> Tensor:

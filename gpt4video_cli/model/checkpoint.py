@@ -99,11 +99,16 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the visual encoder and the abstractor compute in."""
+        """What the abstractor computes in; the visual encoder too, unless ``vision_dtype`` says otherwise."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype_name)
         return dtype
+
+    @property
+    def vision_dtype(self) -> str:
+        """What the visual encoder computes in: float32, bfloat16, float16, or int8 (see ``int8_linear.py``)."""
+        return self.dtype_name if self.wish.vision_dtype == "auto" else self.wish.vision_dtype
 
     @cached_property
     def encoder_digest(self) -> str:
@@ -111,7 +116,13 @@ class Model:
         of it cannot be read: loading it tells."""
         kind = self.device_name.partition(":")[0]
         try:
-            return encoder_digest(self.folder, final_norm=self.card.final_norm, device=kind, dtype=self.dtype_name)
+            return encoder_digest(
+                self.folder,
+                final_norm=self.card.final_norm,
+                device=kind,
+                dtype=self.dtype_name,
+                vision_dtype=self.vision_dtype,
+            )
         except OSError:
             return ""
 
@@ -166,10 +177,11 @@ class Model:
         import torch
 
         with torch.no_grad():
-            pixels = preprocess(frames, self.preprocess_config).to(self.device, self.dtype)  # [T, 3, S, S]
+            pixels = preprocess(frames, self.preprocess_config).to(self.device)  # [T, 3, S, S]
             if self.visual_encoder.config.local_temporal:  # frames see each other: all at once
-                return self.visual_encoder(pixels[None])
-            return torch.cat([self.visual_encoder(part) for part in pixels.split(FRAMES_AT_ONCE)])[None]
+                return self.visual_encoder(pixels[None]).to(self.dtype)
+            parts = [self.visual_encoder(part) for part in pixels.split(FRAMES_AT_ONCE)]
+            return torch.cat(parts)[None].to(self.dtype)
 
     def condense(self, features: Tensor) -> np.ndarray:
         """Patch features [1, T, 1+P, D_v] to embeddings float32 [n, D_llm] in main memory, which every engine takes."""
@@ -185,19 +197,19 @@ class Model:
 
         with torch.no_grad():
             pixels = torch.cat([preprocess(frames, self.preprocess_config) for frames in clips])  # [B T, 3, S, S]
-            pixels = pixels.to(self.device, self.dtype)
+            pixels = pixels.to(self.device)
             if self.visual_encoder.config.local_temporal:
                 features = self.visual_encoder(pixels.unflatten(0, (len(clips), -1)))
             else:
                 parts = [self.visual_encoder(part) for part in pixels.split(FRAMES_AT_ONCE)]
                 features = torch.cat(parts).unflatten(0, (len(clips), -1))  # [B, T, 1+P, D_v]
-            return list(self.abstractor(features).float().cpu().numpy())
+            return list(self.abstractor(features.to(self.dtype)).float().cpu().numpy())
 
     def _load_vision(self) -> VisualEncoder:
         from gpt4video_cli.model.visual_encoder import load_visual_encoder
 
         return load_visual_encoder(
-            self.folder / "vision", device=self.device_name, dtype=self.dtype, final_norm=self.card.final_norm
+            self.folder / "vision", device=self.device_name, dtype=self.vision_dtype, final_norm=self.card.final_norm
         )
 
     def _load_abstractor(self) -> Abstractor:
@@ -287,6 +299,7 @@ def open_model(name_or_dir: str | Path, wish: LoadWish | None = None) -> Model:
     choice = choose_engine(folder, card.name, wish)
     if choice.name == "llama":  # the visual side alone is PyTorch's
         main = max(find_devices(wish.device), key=lambda device: device.usable)
+        wish.check_device(main.kind)
         return Model(card, folder, main.name, wish.precision(main.kind).compute, None, choice, wish)
     placement = plan_model(card, folder, wish)
     if placement.main != "cpu":

@@ -12,12 +12,13 @@ from gpt4video_cli.video.preprocess import CONFIG_NAME
 from gpt4video_cli.weights.content_hashes import remembered_sha256
 
 
-def encoder_digest(folder: Path, *, final_norm: bool, device: str, dtype: str) -> str:
+def encoder_digest(folder: Path, *, final_norm: bool, device: str, dtype: str, vision_dtype: str) -> str:
     """SHA-256 over the content of a model folder's visual encoder, preprocessing and abstractor, as hex.
 
     ``device`` is its kind (``cpu``, ``cuda``, ``mps``): kinds round differently, and a kept answer must equal a fresh
-    one bit for bit. The program's version stands for the code on the way from a file to embeddings. Raises ``OSError``
-    where a file cannot be read, ``WeightsError`` where an index of shards is damaged.
+    one bit for bit. ``vision_dtype`` is the visual encoder's, ``dtype`` the abstractor's. The program's version stands
+    for the code on the way from a file to embeddings. Raises ``OSError`` where a file cannot be read, ``WeightsError``
+    where an index of shards is damaged.
     """
     vision = folder / "vision"
     index = vision / INDEX.format(stem="model")
@@ -29,6 +30,7 @@ def encoder_digest(folder: Path, *, final_norm: bool, device: str, dtype: str) -
         "final_norm": final_norm,
         "device": device,
         "dtype": dtype,
+        "vision_dtype": vision_dtype,
         "files": [[path.name, remembered_sha256(path)] for path in files],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

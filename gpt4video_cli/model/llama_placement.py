@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.model.free_memory import find_devices, main_memory
-from gpt4video_cli.model.model_sizes import POSITIONS_AT_ONCE, ModelSizes, Part, Precision
+from gpt4video_cli.model.model_sizes import POSITIONS_AT_ONCE, ModelSizes, Part, Precision, vision_part
 from gpt4video_cli.model.placement import LoadWish, Placement, Row
 from gpt4video_cli.model.tensor_headers import StoredTensor, name_in_encoder, read_header, read_headers
 
@@ -30,11 +30,13 @@ def place_llama(name: str, folder: Path, file: GgufFile, wish: LoadWish) -> Plac
         raise UsageError(f"context length must be between 2 and the model's {header.context_length}, got {length}")
     eyes = max(find_devices(wish.device), key=lambda device: device.usable)
     host = main_memory()
-    compute = wish.precision(eyes.kind).compute
+    wish.check_device(eyes.kind)
+    asked = wish.precision(eyes.kind)
+    compute = asked.compute
     number = 4 if compute == "float32" else 2
     vision = [t for t in read_headers(folder / "vision") if name_in_encoder(t.name) is not None]
     parts = (
-        _part("vision", vision, compute, number),
+        vision_part(vision, asked),
         _part("abstractor", read_header(folder / "abstractor.safetensors"), compute, number),
         Part("language", header.parameters, file.kind, file.size),
     )

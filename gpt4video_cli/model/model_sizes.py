@@ -26,8 +26,11 @@ from gpt4video_cli.model.tensor_headers import StoredTensor, name_in_encoder, re
 from gpt4video_cli.weights.card import Card
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+VISION_INT8 = "int8"
+"""Of the visual encoder: int8 in its layers' linear maps, float32 elsewhere, see ``int8_linear.py``."""
 QUANTISED = ("8bit", "4bit")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_VISION_LINEAR = re.compile(r"encoder\.layers\.\d+\.(self_attn|mlp|temporal)\.(\w+_proj|fc[12])\.weight$")
 _LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
 _COMPUTED = re.compile(r"rotary_emb\.inv_freq$")  # as in language/llama_folder.py
 EYES_AT_ONCE = 16
@@ -38,10 +41,12 @@ POSITIONS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Precision:
-    """``compute`` is float32, bfloat16 or float16; ``weights`` is that, or 8bit or 4bit for the linear layers."""
+    """``compute`` is float32, bfloat16 or float16; ``weights`` is that, or 8bit or 4bit for the linear layers.
+    ``vision``: of the visual encoder, float32, bfloat16, float16 or int8; None: as ``compute``."""
 
     compute: str
     weights: str
+    vision: str | None = None
 
     @property
     def quantised(self) -> bool:
@@ -139,7 +144,7 @@ def measure_model(card: Card, folder: Path, precision: Precision, context_length
     cache = 2 * key_heads * head_width * context * number
     blocks = _blocks(words, added, precision, cache)
     parts = [
-        _plain("vision", vision, precision.compute),
+        vision_part(vision, precision),
         _plain("abstractor", abstractor, precision.compute),
         Part("language", sum(t.numbers for t in words), precision.weights, sum(block.bytes for block in blocks)),
     ]
@@ -149,7 +154,7 @@ def measure_model(card: Card, folder: Path, precision: Precision, context_length
         raise WeightsError(f"{language}: config.json says {layers} layers, the weights have another number")
     frames = card.frames
     work = max(
-        number * _vision_numbers(vision, frames),
+        NUMBER_BYTES.get(precision.vision or precision.compute, 4) * _vision_numbers(vision, frames),
         number * _abstractor_numbers(abstractor, vision, frames),
         number * _language_numbers(context, width, mlp_width, heads, key_heads, head_width) + 8 * vocabulary,
     )
@@ -157,6 +162,15 @@ def measure_model(card: Card, folder: Path, precision: Precision, context_length
         work = max(work, max(t.numbers for t in words) * number)
     apart = bool(added) and (precision.compute != "float32" or precision.quantised)
     return ModelSizes(card.name, precision, tuple(parts), blocks, context, work, apart, tied)
+
+
+def vision_part(tensors: list[StoredTensor], precision: Precision) -> Part:
+    """The visual encoder as it is held."""
+    if precision.vision != VISION_INT8:
+        return _plain("vision", tensors, precision.vision or precision.compute)
+    narrow = sum(3 * t.numbers - 4 * t.shape[0] for t in tensors if _VISION_LINEAR.search(t.name))
+    wide = _plain("vision", tensors, "float32")
+    return Part(wide.name, wide.parameters, VISION_INT8, wide.bytes - narrow)
 
 
 def _plain(name: str, tensors: list[StoredTensor], dtype: str) -> Part:

@@ -15,7 +15,15 @@ from pathlib import Path
 from gpt4video_cli.errors import UsageError, WeightsError
 from gpt4video_cli.language.engine_wish import EngineWish
 from gpt4video_cli.model.free_memory import Device, find_devices, main_memory
-from gpt4video_cli.model.model_sizes import QUANTISED, Block, ModelSizes, Precision, measure_model
+from gpt4video_cli.model.model_sizes import (
+    NUMBER_BYTES,
+    QUANTISED,
+    VISION_INT8,
+    Block,
+    ModelSizes,
+    Precision,
+    measure_model,
+)
 from gpt4video_cli.weights.card import Card
 
 SPELLINGS = {
@@ -31,6 +39,7 @@ SPELLINGS = {
     "4bit": "4bit",
     "int4": "4bit",
 }
+VISION_DTYPES = ("auto", *NUMBER_BYTES, VISION_INT8)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _SHORTEST_CONTEXT = 512
 _SUGGESTIONS = 4
@@ -39,6 +48,7 @@ _SUGGESTIONS = 4
 @dataclass(frozen=True)
 class LoadWish:
     """How a model shall be loaded. ``offload``: layers that no GPU has room for may stay in the main memory.
+    ``vision_dtype``: of the visual encoder alone, where ``dtype`` shall not be its own too.
     ``context_length``: positions, to keep a smaller key/value cache than the model's own. ``engine``: of the language
     model; what is planned here is for PyTorch, see ``language/choose_engine.py``."""
 
@@ -47,6 +57,7 @@ class LoadWish:
     offload: bool = False
     context_length: int | None = None
     engine: EngineWish = EngineWish()
+    vision_dtype: str = "auto"
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -54,6 +65,10 @@ class LoadWish:
         if self.dtype not in SPELLINGS:
             raise UsageError(f"--dtype is {self.dtype!r}; it must be one of {', '.join(SPELLINGS)}")
         object.__setattr__(self, "dtype", SPELLINGS[self.dtype])
+        seen_in = VISION_INT8 if self.vision_dtype == VISION_INT8 else SPELLINGS.get(self.vision_dtype)
+        if seen_in not in VISION_DTYPES:
+            raise UsageError(f"--vision-dtype is {self.vision_dtype!r}; it must be one of {', '.join(VISION_DTYPES)}")
+        object.__setattr__(self, "vision_dtype", seen_in)
         if self.context_length is not None and self.context_length < 2:
             raise UsageError(f"--context-length is {self.context_length}; it must be 2 or more")
         if self.offload and self.dtype in QUANTISED:
@@ -82,6 +97,11 @@ class LoadWish:
         """Refuse what the device cannot do; ``kind`` is known when the devices were looked for."""
         if self.offload and kind != "cuda":
             raise UsageError(f"--offload moves layers between a GPU and the main memory, but the device is {kind}")
+        if self.vision_dtype == VISION_INT8 and kind != "cpu":
+            raise UsageError(
+                f"--vision-dtype int8 is for the CPU, but the device is {kind}",
+                hint="on a GPU: --vision-dtype bfloat16",
+            )
 
     def check_installed(self) -> None:
         """Refuse 8 and 4 bits without bitsandbytes. Nothing is imported for that."""
@@ -92,7 +112,8 @@ class LoadWish:
         """What ``auto`` means on a device of this kind: float32 on a CPU, else bfloat16 (``choose_dtype`` agrees)."""
         usual = "float32" if kind == "cpu" else "bfloat16"
         compute = usual if self.dtype in ("auto", *QUANTISED) else self.dtype
-        return Precision(compute, self.dtype if self.dtype in QUANTISED else compute)
+        vision = None if self.vision_dtype == "auto" else self.vision_dtype
+        return Precision(compute, self.dtype if self.dtype in QUANTISED else compute, vision)
 
 
 def has_bitsandbytes() -> bool:
@@ -293,7 +314,7 @@ def _alternatives(wish: LoadWish, kind: str, context: int, *, more: bool) -> lis
     """Other wishes and the options that say them, the dearest last. ``more``: there may be GPUs that were not asked."""
     found: list[tuple[str, LoadWish]] = []
     quantised = wish.dtype in QUANTISED
-    if more:
+    if more and wish.vision_dtype != VISION_INT8:
         found.append(("--device cuda", replace(wish, device="cuda")))
     if wish.precision(kind).compute == "float32" and not quantised:
         found.append(("--dtype bfloat16", replace(wish, dtype="bfloat16")))

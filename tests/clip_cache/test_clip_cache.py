@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4video_cli.clip_cache import LIMIT, LIMIT_VARIABLE, ClipCache, read_size
+from gpt4video_cli.byte_size import read_size
+from gpt4video_cli.clip_cache import LIMIT, LIMIT_VARIABLE, ClipCache
 from gpt4video_cli.clip_memory import SeenClip, clip_key
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.video.fingerprint import fingerprint

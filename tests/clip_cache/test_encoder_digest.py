@@ -18,7 +18,7 @@ from gpt4video_cli.weights.hub import sha256_of
 
 
 def digest_of(folder: Path, **changes: object) -> str:
-    options = {"final_norm": False, "device": "cpu", "dtype": "float32", **changes}
+    options = {"final_norm": False, "device": "cpu", "dtype": "float32", "vision_dtype": "float32", **changes}
     return encoder_digest(folder, **options)  # type: ignore[arg-type]
 
 
@@ -58,6 +58,10 @@ def other_dtype(model: Path) -> str:
     return digest_of(model, dtype="bfloat16")
 
 
+def other_vision_dtype(model: Path) -> str:
+    return digest_of(model, vision_dtype="int8")
+
+
 def other_device(model: Path) -> str:
     return digest_of(model, device="cuda")
 
@@ -79,6 +83,7 @@ def rewritten(name: str) -> Callable[[Path], str]:
 
 CHANGES = {
     "dtype": other_dtype,
+    "vision dtype": other_vision_dtype,
     "device": other_device,
     "final norm": other_norm,
     "abstractor": rewritten("abstractor.safetensors"),

@@ -130,12 +130,92 @@ def test_frame_positions_spread_over_the_clip() -> None:
 def test_precomputed_keys_and_values_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     abstractor = make(LAYOUTS["paper"])
     features = clip()
-    pieces = abstractor.feature_keys_values(features.flatten(1, 2))
-    spatial, temporal = abstractor.attend(pieces, 7, None)
+    pieces = list(abstractor.feature_keys_values(features.flatten(1, 2)))
+    spatial, temporal = abstractor.attend(pieces, (1, 4, 7), None)
     assert torch.equal(abstractor.project(spatial, temporal, torch.tensor([4])), abstractor(features))
     fast = abstractor(features)
     monkeypatch.setattr("gpt4video_cli.model.abstractor.cross_attention", cross_attention_reference)
     torch.testing.assert_close(abstractor(features), fast, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folded_weights_give_the_same_numbers(layout: str) -> None:
+    """Norm's scale and shift folded into all layers' weights, against norm and projection of each layer."""
+    abstractor = make(LAYOUTS[layout])
+    features = clip(batch=2).flatten(1, 2)
+    together = abstractor.feature_keys_values(features)
+    for fast, plain in zip(together, abstractor.feature_keys_values_reference(features), strict=True):
+        for a, b in zip(fast, plain, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["paper", "everything"])
+def test_training_with_folded_weights_gives_the_same_gradients(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    abstractor = make(LAYOUTS[layout]).double().requires_grad_(True)
+    features = clip(batch=2).double().requires_grad_(True)
+    mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    wanted = [features, *abstractor.parameters()]
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(abstractor(features, mask).square().sum(), wanted)
+
+    fast = gradients()
+    monkeypatch.setattr(Abstractor, "feature_keys_values", Abstractor.feature_keys_values_reference)
+    for found, expected in zip(fast, gradients(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
+
+
+def test_folded_weights_never_outlive_the_weights() -> None:
+    """Whatever way the weights change, the answer is that of an abstractor which never saw the old ones."""
+    abstractor, other = make(LAYOUTS["paper"]), make(LAYOUTS["paper"])
+    other.layers[1].key.weight.mul_(-1)
+    other.layers[0].norm_features.bias.add_(1)
+    other_weights = {name: value.clone() for name, value in other.state_dict().items()}
+    first, second = abstractor(clip()), other(clip())
+    assert not torch.allclose(first, second, atol=1e-2)
+
+    abstractor.load_state_dict(other_weights)
+    assert torch.equal(abstractor(clip()), second)
+    abstractor.load_state_dict(make(LAYOUTS["paper"]).state_dict(), assign=True)
+    assert torch.equal(abstractor(clip()), first)
+    abstractor.layers[1].key.weight = torch.nn.Parameter(other_weights["layers.1.key.weight"], requires_grad=False)
+    abstractor.layers[0].norm_features.bias.data = other_weights["layers.0.norm_features.bias"]
+    assert torch.equal(abstractor(clip()), second)
+
+    half = abstractor.half()(clip())
+    assert half.dtype == torch.float16
+    again = abstractor.float()(clip())  # from the rounded weights, not from those of before
+    assert not torch.equal(again, second)
+    fresh = make(LAYOUTS["paper"])
+    fresh.load_state_dict(abstractor.state_dict())
+    assert torch.equal(again, fresh(clip()))
+
+    abstractor.requires_grad_(True)
+    torch.optim.SGD(abstractor.parameters(), lr=0.1).step(lambda: _loss(abstractor))  # trained, and frozen again
+    abstractor.requires_grad_(False)
+    fresh.load_state_dict(abstractor.state_dict())
+    assert not torch.equal(abstractor(clip()), again)
+    assert torch.equal(abstractor(clip()), fresh(clip()))
+
+
+def _loss(abstractor: Abstractor) -> float:
+    loss = abstractor(clip()).square().mean()
+    loss.backward()
+    return loss.item()
+
+
+def test_inference_mode_may_come_at_any_time() -> None:
+    abstractor = make(LAYOUTS["paper"])
+    with torch.inference_mode():
+        first = abstractor(clip())
+    features = clip().requires_grad_(True)
+    abstractor(features).sum().backward()  # with the folded weights that were made above
+    assert features.grad is not None and bool(features.grad.any())
+    with torch.inference_mode():
+        inside = make(LAYOUTS["paper"])
+        torch.testing.assert_close(inside(clip()), first)
+        inside.layers[1].key.weight.mul_(-1)
+        assert not torch.allclose(inside(clip()), first, atol=1e-2)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

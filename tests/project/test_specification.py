@@ -20,10 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+BENCH = [Requirement(text) for text in PROJECT["optional-dependencies"]["bench"]]
 # What the program uses where it is installed, and does without elsewhere.
-OPTIONAL = [Requirement(text) for text in PROJECT["optional-dependencies"]["tensorboard"]]
+OPTIONAL = [
+    Requirement(text)
+    for name, extra in PROJECT["optional-dependencies"].items()
+    if name not in {"dev", "bench"}
+    for text in extra
+]
 FIRST_PARTY = {"gpt4video_cli", "gpt4video_kernels", "model_cards"}
-DISTRIBUTIONS = {"PIL": "pillow", "llama_cpp": "llama-cpp-python"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "llama_cpp": "llama-cpp-python"}
 
 
 def pins() -> dict[str, Version]:
@@ -37,9 +43,10 @@ def pins() -> dict[str, Version]:
     return pinned
 
 
-@pytest.mark.parametrize("requirement", RUNTIME + DEV, ids=str)
+@pytest.mark.parametrize("requirement", RUNTIME + DEV + BENCH, ids=str)
 def test_bounds_are_loose_and_admit_the_pin(requirement: Requirement) -> None:
-    assert {s.operator for s in requirement.specifier} == {">="}
+    # pyproject.toml says why ray has an upper bound.
+    assert {s.operator for s in requirement.specifier} == ({">=", "<"} if requirement.name == "ray" else {">="})
     assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
 
 
@@ -59,9 +66,14 @@ def imported_names(folder: str) -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.parametrize("folder", ["gpt4video_cli", "kernels", "model_cards", "tests", "benchmarks", "examples"])
 def test_every_import_is_declared(folder: str) -> None:
-    requirements = RUNTIME + (OPTIONAL if folder in {"gpt4video_cli", "kernels", "model_cards"} else DEV)
+    ours = folder in {"gpt4video_cli", "kernels", "model_cards"}
+    requirements = RUNTIME + (OPTIONAL if ours else DEV) + (BENCH if folder == "benchmarks" else [])
     declared = {canonicalize_name(r.name) for r in requirements}
-    known = sys.stdlib_module_names | FIRST_PARTY | ({folder} if folder in {"tests", "benchmarks"} else set())
+    known = (
+        sys.stdlib_module_names
+        | FIRST_PARTY
+        | ({"tests", "benchmarks"} if folder in {"tests", "benchmarks"} else set())
+    )
     undeclared = {
         f"{file.relative_to(ROOT)}: {name}"
         for file, name in imported_names(folder)
@@ -89,6 +101,13 @@ def test_make_test_runs_every_check_in_a_fresh_environment() -> None:
     plan = make_plan("test")
     steps = ["-m venv", "--constraint constraints.txt", "ruff check", "ruff format --check", "-m mypy", "-m pytest"]
     places = [plan.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_make_bench_installs_the_peers_and_measures_everything() -> None:
+    plan = make_plan("bench")
+    places = [plan.find(step) for step in ("-m venv", "'.[dev,bench]'", "-m benchmarks.run_all")]
     assert -1 not in places
     assert places == sorted(places)
 

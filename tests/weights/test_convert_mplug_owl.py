@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt4video_cli.errors import WeightsError
-from gpt4video_cli.model.abstractor import load_abstractor
+from gpt4video_cli.model.abstractor import Abstractor, load_abstractor
 from gpt4video_cli.model.visual_encoder import load_visual_encoder
 from gpt4video_cli.weights.card import read_card
 from gpt4video_cli.weights.convert import import_weights
@@ -76,7 +76,9 @@ def test_abstractor(folder: Path, expected: dict[str, Tensor], monkeypatch: pyte
     theirs = expected["abstractor_last_hidden_state"]
     fast = abstractor(expected["vision_last_hidden_state"])
     assert (fast - theirs).abs().max() < 1e-4 * theirs.abs().max()
+    # Closer only with the plain formulas, which round as theirs do.
     monkeypatch.setattr("gpt4video_cli.model.abstractor.cross_attention", cross_attention_reference)
+    monkeypatch.setattr(Abstractor, "feature_keys_values", Abstractor.feature_keys_values_reference)
     assert (abstractor(expected["vision_last_hidden_state"]) - theirs).abs().max() < 1e-4
 
 
