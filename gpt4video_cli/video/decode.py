@@ -30,12 +30,18 @@ __all__ = ["Clip", "FrameReader", "read_clip"]
 
 
 def read_clip(
-    path: str | os.PathLike[str], plan: SamplingPlan, *, min_side: int | None = None, budget: float = math.inf
+    path: str | os.PathLike[str],
+    plan: SamplingPlan,
+    *,
+    min_side: int | None = None,
+    budget: float = math.inf,
+    identify: bool = True,
 ) -> Clip:
     """Decode the moments that ``plan`` chooses. Raises ``ClipError`` with the reason where that is impossible.
 
     ``min_side``: shrink to this short side in pixels while converting; aspect kept, never enlarged. ``budget``:
-    seconds after which exact sampling goes on with keyframes, and says so in the receipt.
+    seconds after which exact sampling goes on with keyframes, and says so in the receipt. ``identify``: false leaves
+    the receipt without the content's SHA-256, which takes 0.3 s of processor time for 500 MB.
     """
     deadline = time.monotonic() + budget
     from gpt4video_cli.video.fingerprint import fingerprint
@@ -44,7 +50,7 @@ def read_clip(
     kind = sniff(path)
     # hashlib and FFmpeg both release the interpreter lock: hashing costs no time on a second core.
     with ThreadPoolExecutor(1) as background:
-        digest = background.submit(fingerprint, path)
+        digest = background.submit(lambda: fingerprint(path) if identify else "")
         if kind in ("still", "webp", "gif"):
             from gpt4video_cli.video.still import StillImage
 
@@ -56,7 +62,8 @@ def read_clip(
                 image.close()
         from gpt4video_cli.video.source import Source
 
-        with Source(path, kind) as source:
+        # One thread: groups of pictures are decoded side by side, which costs less than threads inside each.
+        with Source(path, kind, threads=1) as source:
             return _read_video(source, plan, min_side, digest, deadline)
 
 
@@ -80,43 +87,37 @@ def _read_image(image: StillImage, plan: SamplingPlan, min_side: int | None, dig
             picture, size = image.picture(index, min_side)
         pictures.append(picture)
         seen.append(starts[index])
-    return _clip(image.path, plan, pictures, moments, seen, duration, size, digest, image.notes, still=still)
+    return _clip(image.path, plan, np.stack(pictures), moments, seen, duration, size, digest, image.notes, still=still)
 
 
 def _read_video(source: Source, plan: SamplingPlan, min_side: int | None, digest: Future[str], deadline: float) -> Clip:
     from gpt4video_cli.video.extent import measure_extent
-    from gpt4video_cli.video.picture import HDR_TRANSFERS, Upright, displayed_size, shrunk_size, to_rgb
-    from gpt4video_cli.video.seek import frames_at
+    from gpt4video_cli.video.lanes import draw_frames
+    from gpt4video_cli.video.picture import HDR_TRANSFERS, RgbCanvas, Upright, displayed_size, shrunk_size
 
     upright = Upright.of(source.first)
     size = displayed_size(source.first, source.pixel_aspect, upright)
     shown = shrunk_size(*size, min_side)
     extent = measure_extent(source)
     moments = plan.times(extent.duration, source.path)
-    pictures: list[np.ndarray] = []
-    seen: list[float] = []
-    hurried = 0
-    for seconds, frame, as_asked in frames_at(source, moments, plan.mode, deadline):
-        # One frame asked for twice is converted once.
-        pictures.append(pictures[-1] if seen and seconds == seen[-1] else to_rgb(frame, shown, upright))
-        seen.append(max(0.0, seconds))
-        hurried += not as_asked
+    canvas = RgbCanvas(len(moments), shown, upright)
+    seen = draw_frames(source, moments, plan.mode, deadline, canvas)
     notes = []
-    if hurried:
-        notes.append(f"{HURRIED}: {hurried} of {len(moments)} frames are the keyframes before")
+    if seen.hurried:
+        notes.append(f"{HURRIED}: {seen.hurried} of {len(moments)} frames are the keyframes before")
     if extent.cut_off:
         notes.append(f"the file is cut off: {extent.duration:.2f} of {extent.claimed:.2f} s can be read")
     if source.decode_errors:
         notes.append(f"damaged packets skipped: {source.decode_errors}")
     if source.first.color_trc in HDR_TRANSFERS:
         notes.append("HDR colours, shown without tone mapping")
-    return _clip(source.path, plan, pictures, moments, seen, extent.duration, size, digest, notes)
+    return _clip(source.path, plan, canvas.pictures, moments, seen.times, extent.duration, size, digest, notes)
 
 
 def _clip(
     path: str,
     plan: SamplingPlan,
-    pictures: list[np.ndarray],
+    pictures: np.ndarray,
     moments: Sequence[float],
     seen: Sequence[float],
     duration: float,
@@ -126,7 +127,7 @@ def _clip(
     *,
     still: bool = False,
 ) -> Clip:
-    """Stack the pictures and write the receipt. ``size`` is (width, height) before shrinking."""
+    """Write the receipt. ``size`` is (width, height) before shrinking."""
     start, end = (0.0, 0.0) if still else plan.range_within(duration, path)
     distinct = len(set(seen))
     if distinct < len(moments):
@@ -148,4 +149,4 @@ def _clip(
         still=still,
         notes=tuple(notes),
     )
-    return Clip(np.stack(pictures), np.array(seen, np.float64), receipt)
+    return Clip(pictures, np.array(seen, np.float64), receipt)

@@ -26,6 +26,7 @@ from gpt4video_cli.errors import ClipError, DecoderCrashedError, UsageError
 from gpt4video_cli.video.clip import Clip
 from gpt4video_cli.video.sampling import SamplingPlan, SamplingReceipt
 from gpt4video_cli.video.survey import Survey
+from gpt4video_cli.video.url import local
 
 TIME_LIMIT = 10.0
 SURVEY_LIMIT = 30.0
@@ -81,19 +82,20 @@ class FrameReader:
     ) -> Clip:
         """Decode the moments that ``plan`` chooses, as ``read_clip`` does, within ``time_limit`` seconds."""
         path = os.fspath(path)
-        request = {"do": "read", "path": path, "plan": plan.as_dict(), "min_side": min_side, "budget": 0.6 * time_limit}
+        request: dict[str, Any] = {"do": "read", "path": local(path), "plan": plan.as_dict(), "min_side": min_side}
+        request["budget"] = 0.6 * time_limit
         with self._lock:
             answer, frames = self._exchange(path, request, time_limit)
         assert frames is not None
         times = np.array(answer["times"], np.float64)
-        return Clip(frames, times, SamplingReceipt.from_dict(answer["receipt"]))
+        return Clip(frames, times, SamplingReceipt.from_dict({**answer["receipt"], "path": path}))
 
     def survey(
         self, path: str | os.PathLike[str], most: int, *, min_side: int, time_limit: float = SURVEY_LIMIT
     ) -> Survey:
         """Read at most ``most`` frames that stand for all of the clip, as ``video.survey.survey`` does."""
         path = os.fspath(path)
-        request = {"do": "survey", "path": path, "most": most, "min_side": min_side, "budget": 0.8 * time_limit}
+        request = {"do": "survey", "path": local(path), "most": most, "min_side": min_side, "budget": 0.8 * time_limit}
         with self._lock:
             answer, frames = self._exchange(path, request, time_limit)
         assert frames is not None
@@ -102,10 +104,11 @@ class FrameReader:
     def probe(self, path: str | os.PathLike[str], *, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
         """``ClipInfo.as_dict()`` of the file, within ``time_limit`` seconds."""
         path = os.fspath(path)
+        request = {"do": "probe", "path": local(path), "budget": 0.6 * time_limit}
         with self._lock:
             # The child stops looking for damage in time to answer.
-            answer, _ = self._exchange(path, {"do": "probe", "path": path, "budget": 0.6 * time_limit}, time_limit)
-        info: dict[str, Any] = answer["info"]
+            answer, _ = self._exchange(path, request, time_limit)
+        info: dict[str, Any] = {**answer["info"], "path": path}
         return info
 
     def _exchange(self, path: str, request: dict[str, Any], limit: float) -> tuple[dict[str, Any], np.ndarray | None]:

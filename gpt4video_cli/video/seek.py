@@ -1,4 +1,4 @@
-"""Find the frame shown at each moment, seeking where that is less work than decoding on."""
+"""Step by step to the frame shown at each moment, for files that say little of themselves; and to keyframes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,11 @@ ROUNDING = 1e-6
 Shown = tuple[float, av.VideoFrame]
 
 
-def frames_at(
-    source: Source, moments: Sequence[float], mode: str, deadline: float = math.inf
-) -> Iterator[tuple[float, av.VideoFrame, bool]]:
-    """For each of the ascending ``moments`` (seconds): time, frame, and whether it is what was asked for.
-
-    ``exact``: the last frame shown at or before the moment; after ``deadline`` (of ``time.monotonic``) the last
-    keyframe, which is then not what was asked for. ``keyframe``: the last keyframe.
-    """
-    done = 0
-    if mode == "exact" or source.linear:
-        for shown in _Walk(source, deadline).frames_at(moments):
-            yield (*shown, True)
-            done += 1
-    for shown in _keyframes_at(source, moments[done:]):
-        yield (*shown, mode == "keyframe")
-
-
-class _OutOfTime(Exception):
+class OutOfTime(Exception):
     """The deadline passed in the middle of decoding towards a moment."""
 
 
-class _Walk:
+class Walk:
     """A position in the stream: ``current`` is the last frame passed, ``ahead`` the next one."""
 
     def __init__(self, source: Source, deadline: float) -> None:
@@ -55,7 +38,7 @@ class _Walk:
         self.stretch = max(0.3, 3 * source.frame_seconds())
 
     def frames_at(self, moments: Sequence[float]) -> Iterator[Shown]:
-        """Ends early at the deadline."""
+        """For each of the ascending ``moments`` the last frame shown at or before it. Raises ``OutOfTime``."""
         try:
             for i, moment in enumerate(moments):
                 if i == 0 and (self.source.linear or moment <= NEAR):
@@ -67,12 +50,12 @@ class _Walk:
                     self._advance(moment, skip=False)
                 # Before the first frame only by rounding: the first frame is shown from 0 on.
                 yield self.current or self.ahead or (0.0, self.source.first)
-        except _OutOfTime:
+        finally:
             self.source.skip_before = None
 
     def _next(self) -> Shown | None:
         if time.monotonic() > self.deadline:
-            raise _OutOfTime
+            raise OutOfTime
         frame = self.source.next_frame()
         return None if frame is None else (self.source.time_of(frame), frame)
 
@@ -105,13 +88,9 @@ class _Walk:
         position, source = self._position(), self.source
         if source.linear or self.ahead is None or moment - position <= NEAR:
             return False
-        entries = source.stream.index_entries
-        if len(entries):
-            found = entries.search_timestamp(source.ticks_at(moment), backward=True)
-            if found >= 0:
-                key = float(entries[found].timestamp * source.stream.time_base) - source.origin
-                if key > position:
-                    return True
+        key = source.key_before(source.ticks_at(moment))
+        if key is not None and float(key * source.stream.time_base) - source.origin > position:
+            return True
         return not source.indexed and moment - position > self.spacing
 
     def _seek_to(self, moment: float) -> None:
@@ -131,19 +110,23 @@ class _Walk:
             self.spacing = max(self.spacing, 2 * (moment - landed))
 
 
-def _keyframes_at(source: Source, moments: Sequence[float]) -> Iterator[Shown]:
+def keyframes_at(source: Source, moments: Sequence[float]) -> Iterator[Shown]:
+    """For each of the ascending ``moments`` (seconds) the last keyframe at or before it that can be decoded."""
     last: Shown | None = None
     key_time: float | None = None
     for moment in moments:
         packet = _key_packet(source, moment)
-        if packet is not None:
+        while packet is not None:
             span = source.packet_span(packet)
-            if last is not None and span is not None and span[0] == key_time:
-                yield last
-                continue
+            start = None if span is None else span[0] - source.origin
+            if last is not None and start is not None and start == key_time:
+                break
             frame = source.decode_alone(packet)
             if frame is not None:
-                last, key_time = (source.time_of(frame), frame), span[0] if span is not None else None
+                last, key_time = (source.time_of(frame), frame), start
+            if last is not None or start is None:
+                break
+            packet = _key_packet(source, start - 2 * ROUNDING) if start > 0 else None
         if last is None:
             last = (0.0, source.first)
         yield last

@@ -11,6 +11,7 @@ import stat
 from typing import Literal
 
 from gpt4video_cli.errors import ClipError
+from gpt4video_cli.video.url import local
 
 Kind = Literal["still", "webp", "gif", "mjpeg", "video"]
 
@@ -25,8 +26,9 @@ AVIF_BRANDS = {b"avif"}
 
 def sniff(path: str) -> Kind:
     """The kind of the file at ``path``. Raises ``ClipError`` where nothing could be read from it."""
+    file_name = local(path)
     try:
-        status = os.stat(path)
+        status = os.stat(file_name)
     except FileNotFoundError:
         raise ClipError(path, "no such file") from None
     except (OSError, ValueError) as error:
@@ -38,7 +40,7 @@ def sniff(path: str) -> Kind:
     if status.st_size == 0:
         raise ClipError(path, "is empty (0 bytes)")
     try:
-        with open(path, "rb") as file:
+        with open(file_name, "rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise ClipError(path, f"cannot be opened ({error.strerror})") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
@@ -37,9 +38,11 @@ READ_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 class Source:
     """Packets and frames of one file, with times in seconds from its first shown picture. Close it, or use ``with``."""
 
-    def __init__(self, path: str, kind: Kind = "video") -> None:
+    def __init__(self, path: str, kind: Kind = "video", *, threads: int = 0, like: Source | None = None) -> None:
+        """``threads`` of the decoder, 0 for as many as there are cores. ``like``: the same file, opened before."""
         self.path = path
         self.kind = kind
+        self.threads = threads
         self.decode_errors = 0
         self.origin = 0.0
         # Make the decoder report what it would silently repair; from the next time the file is opened.
@@ -50,7 +53,10 @@ class Source:
         self.skipped = False
         self._only_keyframes = False
         self._open()
-        self.first = self._find_first()
+        if like is None:
+            self.first = self._find_first()
+        else:
+            self.first, self.origin = like.first, like.origin
 
     def __enter__(self) -> Source:
         return self
@@ -64,6 +70,7 @@ class Source:
         self.container.close()
 
     def _open(self) -> None:
+        began = time.perf_counter()
         try:
             self.container = av.open(
                 # "file:" keeps a name with a colon from being read as a protocol.
@@ -76,6 +83,8 @@ class Source:
             raise ClipError(self.path, "cannot be opened (no permission)") from None
         except READ_ERRORS:
             raise ClipError(self.path, why_unreadable(self.path)) from None
+        # Seconds that it takes to open this file.
+        self.opened_in = time.perf_counter() - began
         self.stream = self._picture_stream()
         self.format = self.container.format.name
         self.linear = self.format in LINEAR_FORMATS
@@ -91,6 +100,7 @@ class Source:
             raise ClipError(self.path, f"has pictures of {context.width}x{context.height}, too large to decode")
         # Keyframe sampling needs the picture now, not after as many packets as there are threads.
         context.thread_type = "AUTO" if context.width * context.height <= FRAME_THREADS_UP_TO else "SLICE"
+        context.thread_count = self.threads
         if self.report_errors:
             context.options = {"err_detect": "explode"}
         self._packets: Iterator[av.Packet] = self.container.demux(self.stream)
@@ -183,10 +193,15 @@ class Source:
             skip = span is not None and self.skip_before is not None and span[0] - self.origin < self.skip_before
             self.stream.codec_context.skip_frame = "NONREF" if skip else "DEFAULT"
             self.skipped |= skip
+        self._decoded.extend(self.decode(packet))
+
+    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """What the decoder gives for ``packet`` (None: what it still holds); an error is counted and gives nothing."""
         try:
-            self._decoded.extend(self.stream.decode(packet))
+            return self.stream.decode(packet)
         except READ_ERRORS:
             self.decode_errors += 1
+            return []
 
     def decode_alone(self, packet: av.Packet) -> av.VideoFrame | None:
         """The picture of one keyframe. The decoder must be sought again before it is used for anything else."""
@@ -221,9 +236,17 @@ class Source:
         """The last tick of the stream's clock at or before ``seconds`` from the first picture."""
         return math.floor((seconds + self.origin) / self.stream.time_base + 1e-6)
 
-    def reopen(self) -> None:
+    def key_before(self, ticks: int) -> int | None:
+        """The time of the last keyframe at or before ``ticks`` that the container's index names, as it counts there."""
+        entries = self.stream.index_entries
+        found = entries.search_timestamp(ticks, backward=True) if len(entries) else -1
+        return entries[found].timestamp if found >= 0 else None
+
+    def reopen(self, threads: int | None = None) -> None:
         """Continue at the start, with a new decoder."""
         self.container.close()
+        if threads is not None:
+            self.threads = threads
         self._open()
 
     def seek(self, seconds: float) -> None:

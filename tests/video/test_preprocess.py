@@ -31,6 +31,14 @@ def test_equals_transformers(size: tuple[int, int], config: PreprocessConfig) ->
     torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
 
 
+def test_frame_by_frame_is_the_same_to_the_bit_as_all_at_once() -> None:
+    config = PreprocessConfig.square(16)
+    frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    std, mean = (torch.tensor(three)[:, None, None] for three in (config.std, config.mean))
+    expected = torch.from_numpy(frames).permute(0, 3, 1, 2) * (config.rescale_factor / std) - mean / std
+    assert torch.equal(preprocess(frames, config), expected)
+
+
 def test_a_folder_written_by_transformers_is_read(tmp_path: Path) -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
