@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt4video_cli.errors import GenerationError
 from gpt4video_cli.gallery.generator import FilmRequest
+from gpt4video_cli.gallery.vae_slices import decode_frames, decode_volumes, takes_any_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +24,13 @@ FLAT = 3
 """Of 255. A frame whose brightest and darkest value differ by less in every channel shows nothing."""
 
 
-def _by_pipeline(pipe: Any, latents: Tensor, request: FilmRequest) -> Tensor:
-    """Pipelines that have the step as a method: ZeroScope's and ModelScope's classes, AnimateDiff, CogVideoX.
+def _by_frames(pipe: Any, latents: Tensor, request: FilmRequest) -> Tensor:
+    """Pipelines with a VAE of single pictures: ZeroScope's and ModelScope's classes, AnimateDiff."""
+    return decode_frames(pipe.vae, latents.to(pipe.vae.dtype), int(request.height or 0), int(request.width or 0))
 
-    CogVideoX 1.5 filmed whole latent patches of two frames in time: what was padded comes first and is dropped.
-    """
+
+def _cogvideox(pipe: Any, latents: Tensor, request: FilmRequest) -> Tensor:
+    """CogVideoX 1.5 filmed whole latent patches of two frames in time: what was padded comes first and is dropped."""
     patch = getattr(getattr(getattr(pipe, "transformer", None), "config", None), "patch_size_t", None)
     if patch is not None:
         wanted = (int(request.frames or 1) - 1) // pipe.vae_scale_factor_temporal + 1
@@ -45,7 +48,11 @@ def _wan(pipe: Any, latents: Tensor, request: FilmRequest) -> Tensor:
         torch.tensor(values).view(1, config.z_dim, 1, 1, 1).to(latents.device, pipe.vae.dtype)
         for values in (config.latents_mean, config.latents_std)
     )
-    video: Tensor = pipe.vae.decode(latents.to(pipe.vae.dtype) / (1.0 / deviation) + mean, return_dict=False)[0]
+    latents = latents.to(pipe.vae.dtype) / (1.0 / deviation) + mean
+    size = int(request.height or 0), int(request.width or 0)
+    if takes_any_number(pipe.vae, *size):
+        return decode_volumes(pipe.vae, latents, *size)
+    video: Tensor = pipe.vae.decode(latents, return_dict=False)[0]
     return video
 
 
@@ -84,10 +91,10 @@ def _ltx(pipe: Any, latents: Tensor, request: FilmRequest) -> Tensor:
 
 
 DECODERS: dict[str, Callable[[Any, Tensor, FilmRequest], Tensor]] = {
-    "TextToVideoSDPipeline": _by_pipeline,
-    "VideoToVideoSDPipeline": _by_pipeline,
-    "AnimateDiffPipeline": _by_pipeline,
-    "CogVideoXPipeline": _by_pipeline,
+    "TextToVideoSDPipeline": _by_frames,
+    "VideoToVideoSDPipeline": _by_frames,
+    "AnimateDiffPipeline": _by_frames,
+    "CogVideoXPipeline": _cogvideox,
     "WanPipeline": _wan,
     "HunyuanVideoPipeline": _hunyuan,
     "LTXPipeline": _ltx,

@@ -87,4 +87,4 @@ def settings_of(film: Film) -> dict[str, Any]:
     settings = {name: value for name, value in asdict(film.request).items() if value is not None}
     for name in ("prompt", "negative_prompt", "seed"):
         settings.pop(name)
-    return {**settings, "dtype": film.dtype, "device": film.device}
+    return {**settings, "dtype": film.dtype, "device": film.device, **film.loading}

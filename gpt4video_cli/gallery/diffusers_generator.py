@@ -24,6 +24,7 @@ from gpt4video_cli.gallery.limits import VIDEO_TO_VIDEO, complete
 from gpt4video_cli.gallery.memory import explained_memory
 from gpt4video_cli.gallery.options import LoadOptions
 from gpt4video_cli.gallery.schedulers import build, check_fits
+from gpt4video_cli.gallery.shortcuts import IN_TURN, check_compiled
 from gpt4video_cli.gallery.side_car import model_revision
 from gpt4video_cli.weights.find_generator import FoundGenerator, find_generator, generator_folder, scheduler_config
 from gpt4video_cli.weights.generator_card import GeneratorCard
@@ -68,6 +69,8 @@ class DiffusersGenerator:
         """The completed request; raises ``UsageError`` for what this model cannot do. Loads nothing."""
         request = complete(request, self.card)
         check_fits(str(request.scheduler), scheduler_config(self.folder.path), self.card.name)
+        if self.options.compile:
+            check_compiled(request)
         return request
 
     def load(self, *, only_decoder: bool = False) -> LoadedPipeline:
@@ -138,6 +141,9 @@ class DiffusersGenerator:
         """Latents as the pipeline gives them (``split``), or float frames [T, H, W, 3] in 0..1."""
         import torch
 
+        from gpt4video_cli.gallery.feature_cache import cached_features
+        from gpt4video_cli.gallery.guidance import guided, texts_for_batch
+
         pipe = loaded.pipe
         takes = set(inspect.signature(type(pipe).__call__).parameters)
         # Drawn on the CPU, so that the same seed is the same noise on every device.
@@ -168,8 +174,12 @@ class DiffusersGenerator:
         elif "callback" in takes:  # the unmaintained pipelines
             arguments |= {"callback": steps.callback, "callback_steps": 1}
         tell(GenerationProgress(0, steps.steps))
-        with torch.no_grad(), _noise_of_steps(request.seed):
-            output = pipe(**arguments)[0]
+        with torch.no_grad(), noise_of_steps(request.seed), cached_features(pipe, request):
+            if self.card.pipeline in IN_TURN and request.guidance_pass == "batched" and (request.guidance or 0) > 1:
+                texts = texts_for_batch(pipe, request, arguments)
+                arguments |= {"prompt": None, "negative_prompt": None, **texts}
+            with guided(pipe, request, arguments.get("negative_prompt_embeds")):
+                output = pipe(**arguments)[0]
         _stop_if(stop)
         if split and not torch.isfinite(output).all():
             raise GenerationError(
@@ -218,6 +228,7 @@ class DiffusersGenerator:
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(loaded.device),
             seconds=seconds,
+            loading={name: getattr(self.options, name) for name in ("vae_slicing", "vae_tiling", "compile")},
         )
 
     def _header(self, loaded: LoadedPipeline, request: FilmRequest, seconds: float) -> LatentsHeader:
@@ -228,7 +239,7 @@ class DiffusersGenerator:
 
 
 @contextmanager
-def _noise_of_steps(seed: int) -> Iterator[None]:
+def noise_of_steps(seed: int) -> Iterator[None]:
     """Seed what stochastic schedulers draw: pipelines such as WanPipeline hand them no generator.
 
     Another seed than the request's, or the first draw would be the noise that filming starts from once more.

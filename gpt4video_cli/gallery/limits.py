@@ -10,6 +10,7 @@ from typing import TypeVar
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.gallery.generator import FilmRequest
 from gpt4video_cli.gallery.schedulers import SCHEDULERS
+from gpt4video_cli.gallery.shortcuts import check_shortcuts, shortcuts
 from gpt4video_cli.weights.generator_card import GeneratorCard, Rules
 
 LARGEST_SEED = 2**63 - 1
@@ -46,7 +47,8 @@ def complete(request: FilmRequest, card: GeneratorCard) -> FilmRequest:
     elif request.video is not None or request.strength is not None:
         raise UsageError(f"{card.name} films from text alone; --video and --strength are for models that redraw a clip")
     _check(request, card)
-    return request
+    check_shortcuts(request, card)
+    return replace(request, **shortcuts(request, card))
 
 
 def _or(value: T | None, default: T) -> T:

@@ -13,8 +13,9 @@ Offload = Literal["none", "model", "sequential"]
 @dataclass(frozen=True)
 class LoadOptions:
     """``offload`` keeps parts in the main memory and moves them to the GPU when it is their turn: ``model`` moves whole
-    parts (somewhat slower), ``sequential`` single layers (much slower, least memory). Slicing decodes one clip or frame
-    at a time, tiling one tile of a large frame at a time, where the model's VAE can.
+    parts (somewhat slower), ``sequential`` single layers (much slower, least memory). Slicing decodes as many frames at
+    a time as there is memory for, tiling one tile of a large frame at a time, where the model's VAE can. ``compile``
+    has torch compile the denoiser's blocks in the first step, which pays back over many steps or clips.
     """
 
     device: str = "auto"
@@ -22,10 +23,13 @@ class LoadOptions:
     offload: Offload = "none"
     vae_slicing: bool = True
     vae_tiling: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.offload not in get_args(Offload):
             raise UsageError(f"--offload is {self.offload!r}; it must be one of {', '.join(get_args(Offload))}")
+        if self.compile and self.offload == "sequential":
+            raise UsageError("--compile cannot be given with --offload sequential, which takes the blocks apart")
         if self.device == "cpu":
             self.check_device("cpu")
 

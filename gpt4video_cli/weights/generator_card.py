@@ -8,7 +8,8 @@ parameters                               of all parts together
 [pipeline]        class = "WanPipeline", dtype = "bfloat16" (on a GPU), prompt_tokens = 512, memory_gb = 8.2
 [pipeline.dtypes] vae = "float32"        parts that differ
 [parts.NAME]      class, repository, revision: a part that is not in the model's own folder
-[defaults]        width, height, frames, fps, steps, guidance, scheduler, negative_prompt, strength
+[defaults]        width, height, frames, fps, steps, guidance, scheduler, negative_prompt, strength, and shortcuts:
+                  guidance_pass, guidance_until, cache_threshold, cache_every
 [rules]           what it can do: size_multiple, min_side, max_side, sizes, frames_multiple, frames_offset, min_frames,
                   max_frames, min_steps, min_guidance, schedulers
 [call]            more arguments of the pipeline's call
@@ -54,6 +55,11 @@ class Defaults:
     negative_prompt: str = ""
     strength: float = 0.6
     """For models that start from a clip: how much of it is drawn anew, above 0 to 1."""
+    guidance_pass: str = "default"
+    """``batched`` or ``in-turn``, see ``gallery.generator.FilmRequest``, as the next three; default: the pipeline's."""
+    guidance_until: float = 1.0
+    cache_threshold: float = 0.0
+    cache_every: int = 1
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ def test_out_of_memory_says_what_would_help(
         torch.empty(2**50, dtype=torch.uint8)  # the allocator's own error
 
     if stage == "decode":
-        monkeypatch.setattr(pipe.vae, "decode", full)
+        monkeypatch.setattr(pipe.vae.decoder, "forward", full)
     else:
         monkeypatch.setattr(pipe.transformer, "forward", full)
     latents = tmp_path / "x.latents.safetensors"

@@ -173,7 +173,7 @@ def killed(stage, clip):
 
         transformer.forward = late
     if stage == "decoding":
-        generator.load().pipe.vae.decode = die
+        generator.load().pipe.vae.decoder.forward = die
     if stage == "keeping":  # in the middle of the file of latents
         os.replace = die
     if stage == "writing":  # the clip is encoded, and not yet in its place

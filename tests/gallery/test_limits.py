@@ -19,7 +19,8 @@ def card(name: str) -> GeneratorCard:
 
 def test_the_card_fills_in_and_the_person_overrides() -> None:
     whole = complete(FilmRequest("  a\n red \t circle ", seed=7, steps=3), card("zeroscope-v2-576w"))
-    assert whole == FilmRequest("a red circle", "", 7, 24, 8.0, 576, 320, 3, 9.0, "dpm++2m")
+    chosen = {"guidance_pass": "batched", "guidance_until": 1.0, "cache_every": 1}  # all shortcuts are off
+    assert whole == FilmRequest("a red circle", "", 7, 24, 8.0, 576, 320, 3, 9.0, "dpm++2m", **chosen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,15 @@ def test_the_card_fills_in_and_the_person_overrides() -> None:
         ("zeroscope-v2-576w", {"video": "a.mp4"}, "films from text alone"),
         ("zeroscope-v2-xl", {"video": None}, "starts from a clip; name it with --video"),
         ("zeroscope-v2-xl", {"video": "a.mp4", "strength": 0.0}, "--strength is 0.0"),
+        ("zeroscope-v2-576w", {"guidance_pass": "in-turn"}, "zeroscope-v2-576w (TextToVideoSDPipeline) can do batched"),
+        ("wan2.1-1.3b", {"guidance_pass": "both"}, "--guidance-pass is 'both'; it must be one of batched, in-turn"),
+        ("hunyuan-video", {"guidance_pass": "batched"}, "--guidance-pass cannot be given: hunyuan-video"),
+        ("text2video-zero", {"guidance_until": 0.5}, "--guidance-until cannot be given: text2video-zero"),
+        ("wan2.1-1.3b", {"guidance_until": 1.5}, "--guidance-until is 1.5"),
+        ("wan2.1-1.3b", {"cache_threshold": float("nan")}, "--cache-threshold is nan"),
+        ("zeroscope-v2-576w", {"cache_threshold": 0.1}, "no such shortcut; --cache-every is for it"),
+        ("wan2.1-1.3b", {"cache_every": 2}, "--cache-every cannot be given: wan2.1-1.3b (WanPipeline)"),
+        ("zeroscope-v2-576w", {"cache_every": 0}, "--cache-every is 0"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_with_what_it_can(name: str, change: dict[str, object], said: str) -> None:
