@@ -33,6 +33,7 @@ from gpt4video_cli.gallery.latents_file import read_header
 from gpt4video_cli.history import fit, reply_of
 from gpt4video_cli.language.engine import GenerationStats, KeptCache, SamplingOptions
 from gpt4video_cli.language.engine_wish import EngineWish
+from gpt4video_cli.language.json_answer import stream_json
 from gpt4video_cli.language.stream import stream_text
 from gpt4video_cli.model.prompt import PromptClip, PromptTurn
 from gpt4video_cli.reply import ReplyEvent, ReplyParser
@@ -43,6 +44,7 @@ from gpt4video_cli.session import ClipRequest, Message, Session, SessionClip, Tu
 from gpt4video_cli.used_model import used_model
 from gpt4video_cli.video.reader import FrameReader
 from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.url import full_path
 
 if TYPE_CHECKING:
     from gpt4video_cli.model.checkpoint import Model
@@ -91,6 +93,7 @@ class Assistant:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        vision_dtype: str = "auto",
         offload: bool = False,
         context_length: int | None = None,
         engine: EngineWish = _ANY_ENGINE,
@@ -104,7 +107,7 @@ class Assistant:
         from gpt4video_cli.model.placement import LoadWish
 
         try:
-            wish = LoadWish(device, dtype, offload, context_length, engine)
+            wish = LoadWish(device, dtype, offload, context_length, engine, vision_dtype)
             return cls(open_model(name_or_dir, wish), reader, cache, gates)
         except BaseException:
             reader.close()
@@ -191,8 +194,10 @@ class Assistant:
         stopping = replace(options, stop=(*options.stop, *model.template.stop))
         if kept.cache is None:
             kept.cache = model.engine.new_cache()
-        tokens = stream_text(model.engine, segments, stopping, cache=kept.cache, stats=stats, cancel=cancel)
-        reply, refused = ReplyParser(), False
+        write = stream_text if options.schema is None else stream_json
+        tokens = write(model.engine, segments, stopping, cache=kept.cache, stats=stats, cancel=cancel)
+        # A tag inside a JSON document is data: nothing is filmed for it.
+        reply, refused = ReplyParser(tags=options.schema is None), False
         with closing(tokens):  # type: ignore[type-var]
             for piece in tokens:  # segments -> tokens -> text as the model writes it
                 timings.setdefault("first_token", time.perf_counter() - started)
@@ -304,7 +309,7 @@ class Assistant:
         elif plan.frames is None and plan.fps is None and not plan.at:
             plan = replace(plan, frames=card.frames)
         seen = self.see(os.fspath(request.path), plan, timings)
-        return SessionClip(number, os.path.abspath(request.path), plan, seen.receipt, alone)
+        return SessionClip(number, full_path(request.path), plan, seen.receipt, alone)
 
     def _prompt_turn(self, turn: Turn, kept: _Kept, timings: Timings) -> PromptTurn:
         if turn not in kept.replies:

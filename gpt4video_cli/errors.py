@@ -90,6 +90,14 @@ class GenerationError(Gpt4VideoError):
     """A clip could not be filmed: out of memory, or nothing came out that is worth a file."""
 
 
+class AnswerError(Gpt4VideoError):
+    """The answer is not what was asked for: no JSON document, or none that keeps to the schema."""
+
+
+class WorkerDiedError(Gpt4VideoError):
+    """The process that did a job of a batch ended in the middle of it, each time that it was tried."""
+
+
 class CancelledError(Gpt4VideoError):
     """The person stopped it; nothing failed."""
 

@@ -44,7 +44,8 @@ class ReplyParser:
     plain text sends ``_at`` back to just behind it, to read what follows again as text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tags: bool = True) -> None:
+        """``tags`` false: all of the reply is text, whatever stands in it."""
         self.written = ""
         self.answer = ""
         self.prompts: list[str] = []
@@ -52,7 +53,7 @@ class ReplyParser:
         self._at = 0
         self._shown = 0
         self._events: list[ReplyEvent] = []
-        self._read: Callable[[bool], bool] = self._read_text
+        self._read: Callable[[bool], bool] = self._read_text if tags else self._read_all
         self._start = 0  # just behind the mark that opened the span, block or prompt being read
         self._mark = ""  # the backticks or tildes that opened the span or block being read
         self._fence = False  # the open run of backticks may still be a fence: nothing but its line has been read
@@ -104,6 +105,11 @@ class ReplyParser:
         return len(indent) <= 3 and not indent.strip(" ")
 
     # Each reader takes one decision and returns True, or returns False when it needs more text (or all is read).
+
+    def _read_all(self, final: bool) -> bool:
+        self._at = len(self.written)
+        self._show(self._at)
+        return False
 
     def _read_text(self, final: bool) -> bool:
         text = self.written

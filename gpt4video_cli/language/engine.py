@@ -51,7 +51,9 @@ Segment = TextSegment | TokenSegment | EmbeddingSegment
 class SamplingOptions:
     """How the next token is chosen.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 switch those filters off.
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 switch those filters off. ``schema``: the answer is one
+    document of this JSON schema (``json_schema.read_schema``); an engine with a grammar allows only tokens that
+    continue one.
     """
 
     temperature: float = 0.0
@@ -61,6 +63,7 @@ class SamplingOptions:
     seed: int = 0
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    schema: str | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -107,6 +110,8 @@ class Engine(Protocol):
     device: str
     end_ids: frozenset[int]
     """Token ids that end a reply; they are never yielded."""
+    has_grammar: bool
+    """Whether ``SamplingOptions.schema`` is kept to token by token; else it is only checked afterwards."""
     adapters: tuple[Adapter, ...]
     """The LoRA adapters in force."""
 

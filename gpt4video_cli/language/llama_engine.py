@@ -41,6 +41,7 @@ class LlamaEngine:
     """A loaded GGUF file; see ``engine.Engine`` for what each member promises. Safe to use from several threads."""
 
     name = "llama"
+    has_grammar = True
 
     def __init__(
         self,
@@ -174,7 +175,7 @@ class LlamaEngine:
         embeddings = {key: as_float32(value) for key, value in given.items()}
         stats.prompt_tokens = prompt = len(units)
         history = [unit for unit in units if isinstance(unit, int)]
-        sampler = LlamaSampler(options, history, vocabulary=self._model.vocabulary, context_length=self.context_length)
+        sampler = LlamaSampler(options, history, self._model, context_length=self.context_length)
         stats.finish_reason = "cancelled"  # until the reply ends in another way
         start = time.perf_counter()
         try:

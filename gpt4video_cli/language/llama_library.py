@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ def _start() -> ModuleType:
     _kept.append(callback)  # the library keeps only its address
     llama_cpp.llama_log_set(callback, None)
     llama_cpp.llama_backend_init()
-    # A thread that is inside llama.cpp when the interpreter ends would call back into what is no longer there.
+    # A thread that is inside llama.cpp when the interpreter ends would call back into what is no longer there, or use
+    # what `weakref.finalize` frees at the end. Of such hooks the last one set runs first, so the other is set here.
+    weakref.finalize(llama_cpp, lambda: None)
     atexit.register(_wait)
     return llama_cpp
 
@@ -76,9 +79,9 @@ def _log(level: int, text: bytes | None, _: Any) -> None:
 
 
 def _wait() -> None:
+    """Wait for what runs; nothing begins any more, as other threads would use what is being freed."""
     leaving.set()
-    if _running.acquire(timeout=60):
-        _running.release()
+    _running.acquire(timeout=60)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from typing import Any
 
 from gpt4video_cli.errors import Gpt4VideoError
 from gpt4video_cli.language.engine import SamplingOptions
-from gpt4video_cli.language.llama_context import LlamaContext
+from gpt4video_cli.language.llama_context import LlamaContext, LlamaModel
+from gpt4video_cli.language.llama_grammar import LlamaGrammar
 from gpt4video_cli.language.llama_library import library
 
 _SEEDS = 2**32 - 1
@@ -25,9 +26,11 @@ class LlamaSampler:
     """Chooses the tokens of one reply. ``history``: the token ids of the prompt, for the repetition penalty."""
 
     def __init__(
-        self, options: SamplingOptions, history: Iterable[int], *, vocabulary: int, context_length: int
+        self, options: SamplingOptions, history: Iterable[int], model: LlamaModel, *, context_length: int
     ) -> None:
         self._llama = llama = library()
+        vocabulary = model.vocabulary
+        self._grammar = None if options.schema is None else LlamaGrammar(options.schema, model)
         chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         self._chain: Any = chain
         self._free = weakref.finalize(self, llama.llama_sampler_free, chain)
@@ -57,8 +60,12 @@ class LlamaSampler:
                 "the language model's scores are not numbers (NaN)",
                 hint="its weights are damaged, or the number format is too narrow for it: try --kv-type f32",
             )
+        if self._grammar is not None:
+            return self._grammar.next_token(context.logits(), self._chain)
         return int(self._llama.llama_sampler_sample(self._chain, context.pointer, -1))
 
     def close(self) -> None:
         """Free it now."""
         self._free()
+        if self._grammar is not None:
+            self._grammar.close()

@@ -57,6 +57,7 @@ class TorchEngine:
     """A loaded LLaMA; see ``engine.Engine`` for what each member promises."""
 
     name = "torch"
+    has_grammar = False
 
     def __init__(
         self, model: LlamaForCausalLM, tokenizer: Tokenizer, end_ids: frozenset[int], *, context_length: int
