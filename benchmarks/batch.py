@@ -2,11 +2,13 @@
 
     python -m benchmarks.batch speed [--clips 40] [--loop 5] [--rounds 3]
     python -m benchmarks.batch memory [--jobs 100 1000]
+    python -m benchmarks.batch mixed [--jobs 200] [--kills 5] [--real FOLDER]
 
 ``speed``: the answers of all ways are compared before anything is timed. Each run is a process of its own, from its
 start to its end, with an empty cache of clips; ways take turns for a few rounds, so that a busy machine slows all of
 them. The loop does ``--loop`` clips only: each costs it a start of the program. ``memory``: the most that a run and
-its decoders had in memory, for few jobs and for many.
+its decoders had in memory, for few jobs and for many. ``mixed``: exact counts, and what SIGKILL costs; see
+``mixed_jobs.py``.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import json
 import os
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.mixed_jobs import run_mixed
+from benchmarks.report import Report, Times
 from gpt4video_cli.shapeworld.render import render_clip
 from gpt4video_cli.shapeworld.scene import sample_scene
 from gpt4video_cli.video.writer import write_mp4
@@ -67,24 +70,24 @@ def batch(clips: list[Path], home: Path, words: list[str]) -> dict[str, str]:
 
 
 def speed(options: argparse.Namespace, scratch: Path) -> None:
-    """The rates of all ways, and how many times that of the loop each is."""
+    """The seconds of a clip in all ways, and how many times as fast batch is."""
     clips = write_clips(scratch / "clips", options.clips)
-    rates: dict[str, list[float]] = {name: [] for name in ("loop", *WAYS)}
+    seconds: dict[str, list[float]] = {name: [] for name in ("loop", *WAYS)}
     answers: dict[str, dict[str, str]] = {}
     for number in range(options.rounds):
-        for name in rates:
+        for name in seconds:
             home = scratch / f"{name} {number}"
             home.mkdir()
             given = clips[: options.loop] if name == "loop" else clips
             began = time.perf_counter()
             answers[name] = loop(given, home) if name == "loop" else batch(given, home, WAYS[name])
-            rates[name].append(len(given) / (time.perf_counter() - began))
+            seconds[name].append((time.perf_counter() - began) / len(given))
         check(answers)
-        print(json.dumps({name: round(values[-1], 3) for name, values in rates.items()}), file=sys.stderr, flush=True)
-    slowest = statistics.median(rates["loop"])
-    for name, values in rates.items():
-        rate = statistics.median(values)
-        print(f"{name}: {rate:.3f} clips/s, {rate / slowest:.1f} times the loop")
+        print(json.dumps({name: round(1 / values[-1], 3) for name, values in seconds.items()}), file=sys.stderr)
+    report = Report("batch")
+    case = f"seconds of a clip, {len(clips)} clips ({options.loop} in the loop)"
+    report.times(case, {name: Times(tuple(values)) for name, values in seconds.items()}, ours="batch")
+    report.finish()
 
 
 def check(answers: dict[str, dict[str, str]]) -> None:
@@ -119,14 +122,19 @@ def measured(scratch: str, count: int) -> None:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "memory"))
+    parser.add_argument("what", choices=("speed", "memory", "mixed"))
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--loop", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--jobs", type=int, nargs="+", help="100 1000 for memory, 200 for mixed")
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--real", type=Path, metavar="FOLDER", help="real clips, for every tenth of the mixed jobs")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    ways = {"speed": speed, "memory": memory, "mixed": run_mixed}
+    options.jobs = options.jobs or ([200] if options.what == "mixed" else [100, 1000])
     with tempfile.TemporaryDirectory() as scratch:
-        (speed if options.what == "speed" else memory)(options, Path(scratch))
+        ways[options.what](options, Path(scratch))
 
 
 if __name__ == "__main__":

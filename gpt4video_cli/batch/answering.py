@@ -9,35 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from typing import Any
 
 from gpt4video_cli.assistant import Assistant, Message
+from gpt4video_cli.batch.conversation import Conversation
 from gpt4video_cli.batch.decoding import AheadReader
 from gpt4video_cli.batch.films import FilmMaker
 from gpt4video_cli.batch.job import Job
-from gpt4video_cli.batch.job_errors import JobRefusedError
 from gpt4video_cli.batch.job_key import job_key
 from gpt4video_cli.batch.results import result_line
 from gpt4video_cli.batch.seeing import see_all
 from gpt4video_cli.errors import CancelledError
-from gpt4video_cli.events import ClipSeen, Done, GenerationPrompt, Notice, Refusal, Screened
 from gpt4video_cli.session import ClipRequest
-
-
-@dataclass
-class Conversation:
-    """What the replies of one job were made of."""
-
-    answers: list[str] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    clips: list[dict[str, Any]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
-    done: list[Done] = field(default_factory=list)
-    films: list[dict[str, Any]] = field(default_factory=list)
+from gpt4video_cli.video.url import hold, release
 
 
 class Answering:
@@ -74,6 +60,7 @@ class Answering:
     def begin(self, job: Job, ready: Callable[[], None]) -> None:
         """Start decoding the clips that are not known yet; ``ready`` is called when the last of them is there."""
         memory, decoding = self._assistant.memory, []
+        hold(job.clips)
         for path in dict.fromkeys(job.clips):
             if memory.recall(path, job.plan) is None:
                 begun = self._reader.begin(path, job.plan, min_side=self._side)
@@ -100,10 +87,18 @@ class Answering:
         for job in jobs:
             failed = [one for one in [next(seen) for _ in job.clips] if isinstance(one, Exception)]
             found.append(failed[0] if failed else share)
+            if failed:
+                release(job.clips)
         return found
 
     def answer(self, job: Job, seen: Mapping[str, float]) -> dict[str, Any]:
         """Ask all that the job asks, film what the answers ask for, and return the record."""
+        try:
+            return self._answer(job, seen)
+        finally:
+            release(job.clips)
+
+    def _answer(self, job: Job, seen: Mapping[str, float]) -> dict[str, Any]:
         with self._my_turn():
             started = time.perf_counter()
             talk = self._converse(job)
@@ -137,21 +132,7 @@ class Answering:
             events = self._assistant.reply(session, Message(prompt, clips), job.options, self._cancel)
             with closing(events):  # type: ignore[type-var]
                 for event in events:
-                    match event:
-                        case ClipSeen():
-                            seen = {"number": event.number, "path": event.path, "seconds": event.seconds}
-                            talk.clips.append(seen | {"receipt": event.receipt})
-                        case GenerationPrompt():
-                            talk.prompts.append(event.prompt)
-                        case Screened():
-                            talk.verdicts.append(event.verdict.as_dict())
-                        case Notice():
-                            talk.notices.append(event.text)
-                        case Refusal():
-                            raise JobRefusedError(event)
-                        case Done():
-                            talk.done.append(event)
-                            talk.answers.append(self._shown(event.answer))
+                    talk.note(event)
             if self._cancel.is_set():
                 raise CancelledError("the run was stopped")
         return talk
@@ -164,9 +145,10 @@ class Answering:
                 if name not in ("first_token", "total") and not name.startswith("load_"):
                     stages[name] = stages.get(name, 0.0) + seconds
         stages["total"] = sum(seen.values()) + own
+        answers = [self._shown(done.answer) for done in talk.done]
         return {
-            "answer": talk.answers[-1],
-            "answers": talk.answers,
+            "answer": answers[-1],
+            "answers": answers,
             "asked": list(job.prompts),
             "prompts": talk.prompts,
             "films": talk.films,

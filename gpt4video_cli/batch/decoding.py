@@ -14,6 +14,7 @@ from gpt4video_cli.errors import ClipError, DecoderCrashedError
 from gpt4video_cli.video.clip import Clip
 from gpt4video_cli.video.reader import TIME_LIMIT, WORKER, FrameReader
 from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.url import stop_fetching
 
 _Key = tuple[str, SamplingPlan, int | None]
 
@@ -94,6 +95,7 @@ class AheadReader(FrameReader):
         """End all decoders, even in the middle of a clip; whoever waits for a clip gets an error."""
         with self._guard:
             self._closed = True
+            stop_fetching()
             left, self._early = list(self._early.values()), {}
         self._pool.shutdown(wait=False, cancel_futures=True)
         for reader in self._readers:

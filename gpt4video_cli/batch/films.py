@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from gpt4video_cli.assistant import film
 from gpt4video_cli.batch.job import Job
-from gpt4video_cli.batch.job_errors import JobRefusedError
 from gpt4video_cli.errors import GenerationError
-from gpt4video_cli.events import ClipReady, Event, Notice, Refusal, Screened
-from gpt4video_cli.gallery.delivery import FilmOrder, film_as_dict
+from gpt4video_cli.gallery.delivery import FilmOrder
 from gpt4video_cli.gallery.generator import FilmRequest, Generator
 
 if TYPE_CHECKING:
-    from gpt4video_cli.batch.answering import Conversation
+    from gpt4video_cli.batch.conversation import Conversation
     from gpt4video_cli.safety.gates import Gates
     from gpt4video_cli.safety.verdict import Subject
 
@@ -42,25 +40,14 @@ class FilmMaker:
         """Whether what the job's answers ask for is filmed."""
         return self._always or job.generate
 
-    @staticmethod
-    def _note(event: Event, talk: Conversation) -> None:
-        match event:
-            case Screened():
-                talk.verdicts.append(event.verdict.as_dict())
-            case Notice():
-                talk.notices.append(event.text)
-            case Refusal():
-                raise JobRefusedError(event)
-            case ClipReady() if event.film is not None:
-                talk.films.append(film_as_dict(event.film, event.path, metadata=True))
-
     def film(self, job: Job, key: str, talk: Conversation, cancel: threading.Event) -> None:
         """Film ``talk.prompts`` and note the clips in ``talk.films``. Raises ``GenerationError`` for a job that was to
         ask for a clip and did not, ``RefusedError`` where a guard refused, and what ``Generator.film`` raises."""
         if not self.wants(job):
             return
         if job.generate and not talk.prompts:
-            said = f", it said: {talk.answers[-1][:200]}" if talk.answers[-1] else ""
+            answer = talk.done[-1].answer.strip()
+            said = f", it said: {answer[:200]}" if answer else ""
             raise GenerationError(f"the assistant asked for no clip{said}")
         before: Counter[str] = Counter()
         with self._lock:
@@ -73,6 +60,6 @@ class FilmMaker:
                 try:
                     with closing(film(self._generator, order, self._gates, self._said, cancel)) as events:  # type: ignore[type-var]
                         for event in events:
-                            self._note(event, talk)
+                            talk.note(event)
                 finally:
                     order.latents.unlink(missing_ok=True)  # the job is done as a whole or again

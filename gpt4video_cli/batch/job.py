@@ -3,7 +3,7 @@
 The path of a job, in the order of the files: ``read_jobs.py`` (a line of a file, or a clip, becomes a job),
 ``job_key.py`` (what names a job by its content), ``results.py`` (what earlier runs did), ``shard.py`` (what this run
 does), ``decoding.py`` and ``pipeline.py`` (decoding, vision and language side by side), ``answering.py`` (a job becomes
-a record), ``run.py`` (all of it, and the summary).
+a record), ``run.py`` (all of it, and the summary). ``on_ray.py`` has the same pipeline on many machines.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from gpt4video_cli.errors import Gpt4VideoError, JobError, UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.strict_json import StrictJsonError, from_json
 from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.url import is_url
 from gpt4video_cli.weights.card import Card
 
 DESCRIBE = "Describe this video in detail."
 """What ``describe`` asks."""
 LARGEST_SEED = 2**63 - 1
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _HOW_MANY = ("frames", "fps", "max_frames", "at")
 _PLAN = (*_HOW_MANY, "start", "end", "sampling")
 _ANSWER = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "max_tokens", "stop")
+_OF_THE_RUN = (*_ANSWER, "schema")
 
 
 @dataclass(frozen=True)
 class Job:
-    """``clips`` are paths, shown with the first of ``prompts``, which are the messages of one conversation, in order.
+    """``clips`` are paths and http(s) addresses, shown with the first of ``prompts``, which are the messages of one
+    conversation, in order.
 
     ``generate``: the answers are to ask for clips, which are filmed. ``line``: where it stands in its file, from 1.
     """
@@ -120,6 +123,8 @@ def make_job(value: Any, defaults: Defaults, *, line: int | None, name: str) -> 
     job_id = name if fields.id is None else fields.id
     if not job_id.strip():
         raise JobError("the id is empty")
+    if "schema" in defaults.fields and (fields.generate or fields.stop):
+        raise JobError(f"{'generate' if fields.generate else 'stop'} and --schema contradict each other")
     return Job(
         id=job_id,
         prompts=_prompts(fields, defaults),
@@ -159,9 +164,9 @@ def _clips(fields: JobFields, folder: Path) -> tuple[str, ...]:
     for path in paths:
         if not path or "\0" in path:
             raise JobError("the path of a clip is empty" if not path else "the path of a clip has a zero byte")
-        if _URL.match(path):
-            raise JobError(f"{path}: clips at addresses cannot be read yet", hint="fetch it first, and give its path")
-    return tuple(str(folder / path) if folder != Path() else path for path in paths)
+        if _SCHEME.match(path) and not is_url(path):
+            raise JobError(f"{path}: of addresses only those with http and https are fetched", hint="fetch it first")
+    return tuple(str(folder / path) if folder != Path() and not is_url(path) else path for path in paths)
 
 
 def _plan(given: dict[str, Any], defaults: Defaults) -> SamplingPlan:
@@ -179,7 +184,7 @@ def _plan(given: dict[str, Any], defaults: Defaults) -> SamplingPlan:
 def _options(given: dict[str, Any], defaults: Defaults) -> SamplingOptions:
     card = defaults.card
     base = {"temperature": card.temperature, "top_p": card.top_p, "max_tokens": card.max_tokens}
-    values = base | {name: value for name, value in defaults.fields.items() if name in _ANSWER} | given
+    values = base | {name: value for name, value in defaults.fields.items() if name in _OF_THE_RUN} | given
     if not 0 <= values.get("seed", 0) <= LARGEST_SEED:
         raise UsageError(f"seed is {values['seed']}; it must be between 0 and {LARGEST_SEED}")
     if "" in values.get("stop", ()):

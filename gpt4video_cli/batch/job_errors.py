@@ -15,8 +15,21 @@ from gpt4video_cli.errors import (
     RefusedError,
     UsageError,
     WeightsError,
+    WorkerDiedError,
 )
 from gpt4video_cli.events import Refusal
+
+
+class FailedElsewhere(Gpt4VideoError):
+    """What failed on another machine, as it is told there: ``fields`` of ``error_fields``; ``ends``: no other job can
+    fare better."""
+
+    def __init__(self, fields: dict[str, Any], *, ends: bool) -> None:
+        super().__init__(fields["error"], hint=fields["hint"])
+        self.exit_code = ExitCode(fields["exit_code"])
+        self.fields = fields
+        self.ends = ends
+
 
 KINDS: tuple[tuple[type[Exception], str], ...] = (
     (RefusedError, "refused"),
@@ -27,6 +40,7 @@ KINDS: tuple[tuple[type[Exception], str], ...] = (
     (WeightsError, "weights"),
     (GenerationError, "generation"),
     (MemoryError, "memory"),
+    (WorkerDiedError, "worker"),
     (Gpt4VideoError, "failed"),
 )
 """Class -> its name in the errors file; the first that fits. Everything else is ``internal``."""
@@ -45,6 +59,8 @@ class JobRefusedError(RefusedError):
 
 def kind_of(error: Exception) -> str:
     """What kind of failure ``error`` is, in one word."""
+    if isinstance(error, FailedElsewhere):
+        return str(error.fields["kind"])
     return next((name for kind, name in KINDS if isinstance(error, kind)), "internal")
 
 
@@ -56,6 +72,8 @@ def why(error: Exception) -> str:
 
 def error_fields(job: Job | JobFault, error: Exception) -> dict[str, Any]:
     """What a line of the errors file says beside the id."""
+    if isinstance(error, FailedElsewhere):
+        return error.fields
     refusal = error.refusal if isinstance(error, JobRefusedError) else None
     return {
         "line": job.line,
@@ -70,4 +88,6 @@ def error_fields(job: Job | JobFault, error: Exception) -> dict[str, Any]:
 
 def ends_the_run(error: Exception) -> bool:
     """Whether no other job can fare better: the model itself is missing, damaged or cannot be run here."""
+    if isinstance(error, FailedElsewhere):
+        return error.ends
     return isinstance(error, WeightsError | ImportError)

@@ -14,6 +14,7 @@ from gpt4video_cli.language.choose_engine import choose_engine
 from gpt4video_cli.model.placement import LoadWish
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.sniff import sniff
+from gpt4video_cli.video.url import hold, release
 from gpt4video_cli.weights.card import Card
 from gpt4video_cli.weights.find_adapter import OWN, find_adapter
 from gpt4video_cli.weights.model_hashes import adapter_sha256, weights_sha256
@@ -50,7 +51,11 @@ def job_key(job: Job, contents: Sequence[str], model: str, generator: str | None
 def clip_contents(job: Job) -> list[str]:
     """``fingerprint`` of the job's clips as they are now. Raises ``ClipError`` or ``OSError``."""
     contents = []
-    for path in job.clips:
-        sniff(path)  # a pipe would never end
-        contents.append(fingerprint(path))
+    hold(job.clips)
+    try:
+        for path in job.clips:
+            sniff(path)  # a pipe would never end
+            contents.append(fingerprint(path))
+    finally:
+        release(job.clips)
     return contents

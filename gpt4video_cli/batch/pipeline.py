@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +25,20 @@ class Outcome:
     job: Job
     record: dict[str, Any] | None = None
     error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How much goes on at once in one pipeline; see ``run_stages``."""
+
+    ahead: int
+    rows: int
+    together: int
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that one pipeline can have in hand."""
+        return self.ahead + self.rows
 
 
 class Stages(Protocol):
@@ -56,21 +70,23 @@ class _Seen:
     found: Any
 
 
-def run_stages(jobs: Sequence[Job], stages: Stages, *, ahead: int, rows: int, together: int = 1) -> Iterator[Outcome]:
+def run_stages(jobs: Iterable[Job], stages: Stages, *, ahead: int, rows: int, together: int = 1) -> Iterator[Outcome]:
     """One outcome for each of ``jobs``, as they end. Closing the iterator stops everything and waits for the threads.
 
-    ``together``: so many jobs are seen at once at most, if they are waiting.
+    ``jobs`` may still be coming. ``together``: so many jobs are seen at once at most, if they are waiting.
     """
     stop = threading.Event()
     slots = threading.Semaphore(ahead)
     begun: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # as they become ready; None: no more are begun
     count = 0
     ready: queue.Queue[_Seen | None] = queue.Queue(rows)
-    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[Outcome | int] = queue.SimpleQueue()  # and how many jobs there were
 
     def feed() -> None:
         nonlocal count
+        fed = 0
         for job in jobs:
+            fed += 1
             slots.acquire()
             if stop.is_set():
                 break
@@ -82,6 +98,7 @@ def run_stages(jobs: Sequence[Job], stages: Stages, *, ahead: int, rows: int, to
             else:
                 count += 1
         begun.put(None)
+        outcomes.put(fed)
 
     def look() -> None:
         seen, fed = 0, False
@@ -118,8 +135,14 @@ def run_stages(jobs: Sequence[Job], stages: Stages, *, ahead: int, rows: int, to
     for thread in threads:
         thread.start()
     try:
-        for _ in jobs:
-            yield outcomes.get()
+        ended, total = 0, None
+        while ended != total:
+            match outcomes.get():
+                case int(fed):
+                    total = fed
+                case outcome:
+                    ended += 1
+                    yield outcome
     finally:
         stop.set()
         stages.stop()

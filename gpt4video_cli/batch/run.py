@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import Any
 from gpt4video_cli.batch.job import Job, JobFault
 from gpt4video_cli.batch.job_errors import ends_the_run, error_fields, kind_of
 from gpt4video_cli.batch.job_key import clip_contents, job_key
-from gpt4video_cli.batch.pipeline import Stages, run_stages
+from gpt4video_cli.batch.pipeline import Outcome
 from gpt4video_cli.batch.results import DoneJob, error_line
 from gpt4video_cli.batch.shard import Shard
 from gpt4video_cli.errors import InputError, UsageError
@@ -185,22 +185,13 @@ def tell_faults(plan: RunPlan, recorder: Recorder, *, fail_fast: bool = False) -
     return True
 
 
-def run_jobs(
-    plan: RunPlan,
-    stages: Stages,
-    recorder: Recorder,
-    *,
-    ahead: int,
-    rows: int,
-    together: int = 1,
-    fail_fast: bool = False,
-) -> None:
-    """Do the jobs. ``ahead``, ``rows``, ``together``: see ``pipeline.run_stages``. ``fail_fast``: stop at a failure.
+def run_jobs(outcomes: Iterator[Outcome], recorder: Recorder, *, fail_fast: bool = False) -> None:
+    """Record how the jobs end, wherever they are done. ``fail_fast``: stop at a failure. ``outcomes`` is closed.
 
     Raises what the recorder raises, and the error of a job which shows that none can be done (``WeightsError``).
     """
     recorder.begin()
-    with closing(run_stages(plan.todo, stages, ahead=ahead, rows=rows, together=together)) as outcomes:  # type: ignore[type-var]
+    with closing(outcomes):  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.record is not None:
                 recorder.answered(outcome.record)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt4video_cli.cli import options as opt
+from gpt4video_cli.cli.clip_urls import SECONDS, SIZE, PrivateUrls, UrlSize, UrlTime, set_up
 from gpt4video_cli.cli.engine_options import (
     Adapters,
     Engine,
@@ -18,7 +19,10 @@ from gpt4video_cli.cli.engine_options import (
     Threads,
     read_engine,
 )
+from gpt4video_cli.cli.option_panels import FILMING, OUTPUT, RUNNING
 from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, read_policy
+from gpt4video_cli.cli.schema_option import Schema, check_grammar, schema_text
+from gpt4video_cli.cli.template_options import Template, Var, chosen_prompt
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.model.placement import LoadWish
 from gpt4video_cli.safety.policy import STANDARD, Policy
@@ -27,7 +31,9 @@ from gpt4video_cli.weights.locate import find_model
 
 if TYPE_CHECKING:
     from gpt4video_cli.batch.job import Defaults
+    from gpt4video_cli.batch.on_ray import RayWish
     from gpt4video_cli.batch.shard import Shard
+    from gpt4video_cli.video.url import FetchLimits
     from gpt4video_cli.weights.card import Card
 
 MOST_WORKERS = 64
@@ -39,7 +45,7 @@ class BatchRequest:
     """Everything that the command line asks for, checked. ``output`` None: results go to stdout.
 
     ``order``: the seed of the order that ``--shuffle`` draws; None: as they come. ``films``: where filmed clips go.
-    ``film_all``: film what any answer asks for, not only those of jobs that say so.
+    ``film_all``: film what any answer asks for, not only those of jobs that say so. ``ray``: None for this machine.
     """
 
     jobs: tuple[str, ...]
@@ -49,6 +55,7 @@ class BatchRequest:
     model: str
     loading: LoadWish
     time_limit: float
+    fetching: FetchLimits
     output: Path | None
     errors: Path | None
     resume: bool
@@ -65,7 +72,9 @@ class BatchRequest:
     log: Path | None
     cache: bool
     policy: Policy
+    ray: RayWish | None
     quiet: bool
+    verbose: bool
 
 
 def batch(
@@ -82,30 +91,75 @@ def batch(
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="What is asked where a job asks nothing.")
     ] = None,
+    template: Template = None,
+    var: Var = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="Ask for a description where a job asks nothing.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on: what the results hold is not done again.")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Drop the results of an earlier run.")] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many jobs would run, and how long; load nothing.")
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on: what the results hold is not done again.", rich_help_panel=RUNNING)
     ] = False,
-    workers: Annotated[int, typer.Option(metavar="N", help="Decode N clips at a time.")] = DEFAULT_WORKERS,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Drop the results of an earlier run.", rich_help_panel=RUNNING)
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=RUNNING)
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say how many jobs would run, and how long; load nothing.", rich_help_panel=RUNNING
+        ),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="Decode N clips at a time.", rich_help_panel=RUNNING)
+    ] = DEFAULT_WORKERS,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", help="Write N answers at a time, where the engine can.")
+        int,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            help="Write N answers at a time, where the engine can.",
+            rich_help_panel=RUNNING,
+        ),
     ] = 8,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do part I of N, decided by the jobs' ids: one for each machine.")
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Do part I of N, decided by the jobs' ids: one for each machine.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Do N jobs at most.")] = None,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="In an order drawn with --seed.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Do the jobs on a Ray cluster: HOST:PORT, auto (the default) or local.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Do N jobs at most.", rich_help_panel=RUNNING)] = None,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="In an order drawn with --seed.", rich_help_panel=RUNNING)
+    ] = False,
     log: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Add a line every 30 s to this file: rate, failures, time left.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add a line every 30 s to this file: rate, failures, time left.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
-    generate: Annotated[bool, typer.Option("--generate", help="Film what any answer asks for.")] = False,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Film what any answer asks for.", rich_help_panel=FILMING)
+    ] = False,
     films: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where filmed clips go (default: films beside the results).")
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Where filmed clips go (default: films beside the results).", rich_help_panel=FILMING
+        ),
     ] = None,
     generator: opt.Generator = None,
     model: opt.Model = "bundle",
@@ -117,6 +171,9 @@ def batch(
     at: opt.At = None,
     sampling: opt.Sampling = None,
     time_limit: opt.TimeLimit = 10.0,
+    url_size: UrlSize = SIZE,
+    url_time: UrlTime = SECONDS,
+    allow_private_urls: PrivateUrls = False,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
     top_k: opt.TopK = None,
@@ -124,8 +181,10 @@ def batch(
     seed: opt.Seed = None,
     max_tokens: opt.MaxTokens = None,
     stop: opt.Stop = None,
+    schema: Schema = None,
     device: opt.Device = "auto",
     dtype: opt.Precision = "auto",
+    vision_dtype: opt.VisionDType = "auto",
     offload: opt.Offload = False,
     context_length: opt.ContextLength = None,
     engine: Engine = "auto",
@@ -138,7 +197,14 @@ def batch(
     policy: PolicyName = STANDARD.name,
     no_guard: NoGuard = None,
     quiet: opt.Quiet = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", help="Say every failure and every verdict of the safety guards.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     no_color: opt.NoColor = False,
+    plain: opt.Plain = False,
     debug: opt.Debug = False,
 ) -> int:
     """Answer many jobs.
@@ -152,6 +218,7 @@ def batch(
     on; the exit code is then 6. --resume goes on after a kill, a crash or Ctrl-C: it knows what is done by the content
     of clips, model, prompts and options.
     """
+    prompt = chosen_prompt(prompt, template, var)
     answer = {
         "temperature": temperature,
         "top_p": top_p,
@@ -160,6 +227,7 @@ def batch(
         "seed": seed,
         "max_tokens": max_tokens,
         "stop": tuple(stop) if stop else None,
+        "schema": (document := schema_text(schema, stop=stop, generate=generate)),
     }
     times: dict[str, Any] = {
         "frames": frames,
@@ -172,10 +240,11 @@ def batch(
     language = read_engine(
         engine, adapter, threads=threads, gpu_layers=gpu_layers, flash_attention=flash_attention, kv_type=kv_type
     )
-    loading = LoadWish(device, dtype, offload, context_length, language)
+    loading = LoadWish(device, dtype, offload, context_length, language, vision_dtype)
     screened_by = read_policy(policy, no_guard)
     loading.check_installed()
     opt.check_time_limit(time_limit)
+    fetching = set_up(url_size, url_time, allow_private_urls)
     opt.answer_options(answer)
     plan = opt.sampling_plan(**times, sampling=sampling)
     _check_counts(workers=workers, batch_size=batch_size, limit=limit)
@@ -192,6 +261,7 @@ def batch(
 
     part = Shard() if shard is None else Shard.parse(shard)
     card, folder = find_model(model)
+    check_grammar(document, card, folder, loading)
     given = {**plan.as_dict(), **answer, "sampling": sampling}
     fields = {name: value for name, value in given.items() if name != "mode" and value not in (None, ())}
     beside = Path(output).parent if output is not None else Path()
@@ -203,6 +273,7 @@ def batch(
         model=model,
         loading=loading,
         time_limit=time_limit,
+        fetching=fetching,
         output=None if output is None else Path(output),
         errors=_errors_file(errors, output, part),
         resume=resume,
@@ -219,7 +290,9 @@ def batch(
         log=None if log is None else Path(log),
         cache=not no_cache,
         policy=screened_by,
+        ray=None if ray is None else _ray_wish(ray, device, threads),
         quiet=quiet,
+        verbose=verbose and not quiet,
     )
     from gpt4video_cli.cli.batch_run import run_batch, tell_plan
 
@@ -233,6 +306,19 @@ def _check_counts(*, workers: int, batch_size: int, limit: int | None) -> None:
         raise UsageError(f"--batch-size is {batch_size}; it must be between 1 and {MOST_WORKERS}")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be 1 or more")
+
+
+def _ray_wish(address: str, device: str, threads: int | None) -> RayWish:
+    """A worker has as many CPUs as it has ``threads``, and a GPU if the cluster has any and ``device`` allows it."""
+    from gpt4video_cli.batch.on_ray import ADDRESS, RayWish, check_ray_installed
+
+    address = address or "auto"
+    if not ADDRESS.fullmatch(address):
+        raise UsageError(f"--ray is {address!r}; it must be HOST:PORT, auto or local", hint="put the jobs before --ray")
+    if ":" in device:
+        raise UsageError(f"--device {device} and --ray contradict each other: Ray chooses the GPU of each worker")
+    check_ray_installed()
+    return RayWish(address, cpus=threads or 1, gpus=device != "cpu")
 
 
 def _errors_file(errors: str | None, output: str | None, shard: Shard) -> Path | None:

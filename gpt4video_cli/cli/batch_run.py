@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from typing import TYPE_CHECKING
 
 from gpt4video_cli.batch.job import Job, JobFault
-from gpt4video_cli.batch.job_key import model_digest
 from gpt4video_cli.batch.line_file import LineFile
+from gpt4video_cli.batch.on_ray import ray_outcomes
+from gpt4video_cli.batch.pipeline import Widths, run_stages
 from gpt4video_cli.batch.read_jobs import read_jobs
 from gpt4video_cli.batch.results import DoneJob, done_jobs, drop_errors, open_file, read_lines
-from gpt4video_cli.batch.run import Recorder, RunPlan, Summary, key_for, plan_run, run_jobs, tell_faults
+from gpt4video_cli.batch.run import Line, Recorder, RunPlan, Summary, key_for, plan_run, run_jobs, tell_faults
+from gpt4video_cli.cli.batch_stages import digest_of, opened_stages, worker_stages
 from gpt4video_cli.cli.batch_view import BatchView, count_text, last_words
+from gpt4video_cli.cli.options import switches
 from gpt4video_cli.cli.policy_options import open_gates
 from gpt4video_cli.cli.progress import duration
-from gpt4video_cli.cli.terminal import Status, say, say_error
-from gpt4video_cli.errors import ExitCode, Gpt4VideoError, UsageError, WeightsError
+from gpt4video_cli.cli.startup import quieten_libraries
+from gpt4video_cli.cli.terminal import say, say_error
+from gpt4video_cli.errors import ExitCode, Gpt4VideoError, UsageError
+from gpt4video_cli.safety.verdict import Verdict
 from gpt4video_cli.strict_json import one_line
 
 if TYPE_CHECKING:
-    from gpt4video_cli.assistant import Assistant
-    from gpt4video_cli.batch.films import FilmMaker
     from gpt4video_cli.cli.batch import BatchRequest
-    from gpt4video_cli.model.checkpoint import Model
 
 SEEN_TOGETHER = 4
 """Jobs whose clips are encoded at once at most."""
@@ -60,7 +64,9 @@ def run_batch(request: BatchRequest) -> int:
         view = files.enter_context(
             BatchView(summary, quiet=request.quiet, log=request.log, bar=request.output is not None)
         )
-        recorder = Recorder(summary, write=_writer(results), fail=_failer(errors, view), tell=view.update)
+        recorder = Recorder(
+            summary, write=_writer(results, request, view), fail=_failer(errors, request, view), tell=view.update
+        )
         try:
             if tell_faults(plan, recorder, fail_fast=request.fail_fast) and plan.todo:
                 _run(request, plan, recorder, view)
@@ -99,7 +105,7 @@ def _open(request: BatchRequest, files: ExitStack) -> tuple[LineFile | None, Lin
 
 
 def _plan(request: BatchRequest, read: list[Job | JobFault], done: list[DoneJob]) -> RunPlan:
-    model = _model_digest(request) if done else ""
+    model = digest_of(request) if done else ""
     if any(one.model_digest != model for one in done):
         raise UsageError(
             f"{request.output}: holds results of another model than {request.card.name} as it is now",
@@ -116,98 +122,73 @@ def _plan(request: BatchRequest, read: list[Job | JobFault], done: list[DoneJob]
     )
 
 
-def _model_digest(request: BatchRequest) -> str:
-    try:
-        return model_digest(request.card, request.folder, request.loading)
-    except OSError as error:
-        raise WeightsError(f"{error.filename}: cannot be read: {error.strerror}") from error
+def _writer(results: LineFile | None, request: BatchRequest, view: BatchView) -> Callable[[Line], None]:
+    out = sys.stdout
+
+    def write(line: Line) -> None:
+        if results is not None:
+            results.append(line)
+        else:
+            print(one_line(line), file=out, flush=True)
+        if request.verbose:
+            with view.paused():
+                for verdict in line["verdicts"]:
+                    say(f"job {line['id']}: safety: {Verdict(**verdict).line()}")
+
+    return write
 
 
-def _writer(results: LineFile | None) -> Callable[[dict[str, Any]], None]:
-    return results.append if results is not None else lambda line: print(one_line(line), flush=True)
+def _failer(errors: LineFile | None, request: BatchRequest, view: BatchView) -> Callable[[Line], None]:
+    def fail(line: Line) -> None:
+        if errors is not None:
+            errors.append(line)
+        if errors is None or request.verbose:
+            with view.paused():
+                name = f"job {line['id']}" if line["id"] is not None else f"line {line['line']}"
+                say_error(f"{name}: {line['error']}")
 
-
-def _failer(errors: LineFile | None, view: BatchView) -> Callable[[dict[str, Any]], None]:
-    def say_it(line: dict[str, Any]) -> None:
-        with view.paused():
-            name = f"job {line['id']}" if line["id"] is not None else f"line {line['line']}"
-            say_error(f"{name}: {line['error']}")
-
-    return errors.append if errors is not None else say_it
+    return fail
 
 
 def _run(request: BatchRequest, plan: RunPlan, recorder: Recorder, view: BatchView) -> None:
-    """Load the model and do the jobs."""
-    from gpt4video_cli.cli.startup import quieten_libraries
-
-    quieten_libraries()
-    with Status(f"loading {request.card.name} ...", quiet=request.quiet):
-        from gpt4video_cli.assistant import Assistant
-        from gpt4video_cli.batch.answering import Answering
-        from gpt4video_cli.batch.decoding import AheadReader
-        from gpt4video_cli.cli.render import shown_text
-        from gpt4video_cli.clip_cache import ClipCache
-        from gpt4video_cli.model.checkpoint import open_model
-
-        reader = AheadReader(request.workers, limit=request.time_limit)
-        reader.warm()
-    with reader:
-        loaded = open_model(request.model, request.loading)
-        loaded.warm()
-        gates = open_gates(request.policy)
-        assistant = Assistant(loaded, reader, ClipCache() if request.cache else None, gates)
-        stages = Answering(
-            assistant,
-            reader,
-            model=_model_digest(request),
-            constants=lambda: _constants(request, loaded),
-            shown=shown_text,
-            maker=_maker(request, plan, assistant),
-            together=request.rows > 1,
-        )
+    """Load the model, here or on the workers, and do the jobs."""
+    films = request.film_all or any(job.generate for job in plan.todo)
+    widths = Widths(max(2 * request.workers, SEEN_TOGETHER), request.rows, SEEN_TOGETHER)
+    if request.ray is not None:
+        quieten_libraries()
+        open_gates(request.policy)  # says what is turned off: a worker's own line would be read by nobody
+        stages = partial(worker_stages, request, digest_of(request), films=films)
+        outcomes = ray_outcomes(plan.todo, stages, request.ray, widths, debug=switches.debug)
+        with _only_our_lines(), view:  # the bar is drawn on these streams, and gone before they are
+            view.begin()
+            run_jobs(outcomes, recorder, fail_fast=request.fail_fast)
+        return
+    with opened_stages(request, digest_of(request), films=films) as opened:
         view.begin()
-        run_jobs(
-            plan,
-            stages,
-            recorder,
-            ahead=max(2 * request.workers, SEEN_TOGETHER),
-            rows=request.rows,
-            together=SEEN_TOGETHER,
-            fail_fast=request.fail_fast,
-        )
+        outcomes = run_stages(plan.todo, opened, **vars(widths))
+        run_jobs(outcomes, recorder, fail_fast=request.fail_fast)
 
 
-def _constants(request: BatchRequest, model: Model) -> dict[str, Any]:
-    """What each result says of the run, as ``chat --json`` says it."""
-    from gpt4video_cli.cli.oneshot import versions
-
-    own = request.folder / "adapter"
-    adapters = [{"name": one.name, "scale": one.scale, "path": str(one.path)} for one in model.adapters]
-    return {
-        "model": request.card.name,
-        "engine": {**model.choice.as_dict(), "adapters": adapters},
-        "adapter": str(own) if own.is_dir() and request.loading.engine.adapters is None else None,
-        "versions": versions(),
-    }
-
-
-def _maker(request: BatchRequest, plan: RunPlan, assistant: Assistant) -> FilmMaker | None:
-    """What films, if anything is to be filmed. Its model is loaded with the first film."""
-    if not (request.film_all or any(job.generate for job in plan.todo)):
-        return None
-    from gpt4video_cli.batch.films import FilmMaker
-    from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
-    from gpt4video_cli.gallery.new_file import cannot_be_written
-    from gpt4video_cli.gallery.options import LoadOptions
-    from gpt4video_cli.weights.find_generator import find_generator
-
-    try:
-        request.films.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_be_written(request.films, error) from error
-    found = find_generator(request.generator)
-    generator = DiffusersGenerator(found, LoadOptions(request.loading.device), named=request.generator)
-    return FilmMaker(generator, request.generator, request.films, assistant.gates, always=request.film_all)
+@contextmanager
+def _only_our_lines() -> Iterator[None]:
+    """What Ray prints of its workers, some of it from native code, goes nowhere, and to stderr with --debug: stdout is
+    for results and stderr for what this program says.
+    """
+    with ExitStack() as streams:
+        if switches.debug:
+            streams.enter_context(redirect_stdout(sys.stderr))
+            yield
+            return
+        nowhere = open(os.devnull, "w")  # noqa: SIM115  not closed: Ray keeps it, and writes to it at the very end
+        streams.enter_context(redirect_stdout(nowhere))
+        kept = os.dup(2)
+        streams.callback(os.close, kept)
+        if (stderr := sys.__stderr__) is not None and stderr is sys.stderr:
+            ours = streams.enter_context(open(os.dup(kept), "w", encoding=stderr.encoding, errors="replace"))
+            streams.enter_context(redirect_stderr(ours))
+        os.dup2(nowhere.fileno(), 2)
+        streams.callback(os.dup2, kept, 2)
+        yield
 
 
 def _how_to_go_on(request: BatchRequest) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gpt4video_cli.batch.run import Summary
-from gpt4video_cli.cli.progress import duration
-from gpt4video_cli.cli.terminal import say
+from gpt4video_cli.cli.progress import WIDE_ENOUGH, duration
+from gpt4video_cli.cli.terminal import columns, may_draw, say
 from gpt4video_cli.gallery.new_file import cannot_be_written
 
 EVERY = 30.0
@@ -30,8 +29,7 @@ class BatchView:
         self._summary = summary
         self._began = time.perf_counter()
         self._every = every
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._draws = terminal and not quiet and (bar or not sys.stdout.isatty())
+        self._draws = may_draw(sys.stderr) and not quiet and (bar or not sys.stdout.isatty())
         self._says = not quiet and not self._draws
         self._log: TextIO | None = None
         if log is not None:
@@ -57,8 +55,9 @@ class BatchView:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+            bar = [BarColumn(bar_width=None)] if columns(sys.stderr) >= WIDE_ENOUGH else []
+            parts = (*bar, TextColumn("{task.description}"))
+            self._progress = Progress(*parts, console=Console(stderr=True), transient=True, expand=True)
             self._task = self._progress.add_task(self.line(), total=self._summary.total)
             self.update()
             self._progress.start()

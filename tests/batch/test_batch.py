@@ -132,13 +132,15 @@ def test_exact_counts_and_the_answers_of_a_chat(
     mixed: Path, answers: dict[str, list[str]], clips: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = mixed.with_name("results.jsonl")
-    assert run(["batch", str(mixed), "-o", str(output), "--log", str(mixed.with_name("log"))]) == ExitCode.PARTIAL
+    command = ["batch", str(mixed), "-o", str(output), "--log", str(mixed.with_name("log")), "--verbose"]
+    assert run(command) == ExitCode.PARTIAL
     check_files(mixed.parent, answers)
     out, err = capsys.readouterr()
     assert out == ""
     assert (
         "14 jobs done, 8 failed (4 clip, 3 job, 1 refused)" in err and f"failures in {mixed.parent}/errors.jsonl" in err
     )
+    assert "job two clips: safety: user text: allowed by text" in err and "error: job typo: unknown field" in err
     assert "22 of 22 jobs, 8 failed" in mixed.with_name("log").read_text()
     by_id = {line["id"]: line for line in lines(output)}
     turns = by_id["turns"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gpt4video_cli.batch.decoding import AheadReader
-from gpt4video_cli.errors import ClipError, DecoderCrashedError
+from gpt4video_cli.cli.app import run
+from gpt4video_cli.errors import ClipError, DecoderCrashedError, ExitCode
 from gpt4video_cli.video.decode import read_clip
 from gpt4video_cli.video.sampling import SamplingPlan
 
@@ -115,3 +118,35 @@ def test_closing_ends_a_clip_in_the_middle_and_whoever_waits(tmp_path: Path) -> 
     assert len(errors) == 2 and asked(tmp_path) == ["a"]
     with pytest.raises(ClipError, match="the decoders are stopped"):
         reader.read("c", PLAN)
+
+
+def test_a_batch_lists_a_clip_that_kills_its_decoder_twice(
+    clips: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, script = tmp_path / "asked", tmp_path / "decoder.py"
+    script.write_text(
+        "import os\n"
+        "from gpt4video_cli.video import decode, worker\n"
+        "read = decode.read_clip\n"
+        "def dying(path, *given, **options):\n"
+        f"    with open({str(asked)!r}, 'a') as file:\n"
+        "        file.write(os.path.basename(path) + '\\n')\n"
+        f"    tries = open({str(asked)!r}).read().split().count(os.path.basename(path))\n"
+        "    if 'always' in path or 'once' in path and tries == 1:\n"
+        "        os._exit(3)\n"
+        "    return read(path, *given, **options)\n"
+        "decode.read_clip = dying\n"
+        "worker.main()\n"
+    )
+    monkeypatch.setitem(AheadReader.__init__.__kwdefaults__, "command", [sys.executable, str(script)])
+    for name in ("always", "once"):
+        (tmp_path / f"{name}.mp4").write_bytes(Path(clips[0]).read_bytes())
+    paths = [str(tmp_path / "always.mp4"), clips[4], str(tmp_path / "once.mp4")]
+    command = ["batch", *paths, "-p", "What moves?", "-o", str(tmp_path / "r.jsonl"), "--no-cache", "-q"]
+    assert run(command) == ExitCode.PARTIAL
+    files = [(tmp_path / name).read_bytes().splitlines() for name in ("r.jsonl", "errors.jsonl")]
+    done, failed = ([json.loads(line) for line in file] for file in files)
+    assert {Path(line["id"]).stem for line in done} == {"04", "once"}
+    assert [(line["kind"], line["exit_code"]) for line in failed] == [("clip", 3)]
+    assert "always.mp4: the decoder crashed (" in failed[0]["error"]
+    assert Counter(asked.read_text().split()) == {"always.mp4": 2, "once.mp4": 2, "04.mp4": 1}

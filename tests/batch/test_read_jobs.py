@@ -113,7 +113,7 @@ def test_any_bytes_in_a_csv_are_jobs_or_faults(junk: bytes) -> None:
         ({"id": " ", "prompt": "x"}, "the id is empty"),
         ({"id": "a", "prompt": "x", "clip": "a.mp4", "clips": ["b.mp4"]}, "clip and clips contradict"),
         ({"id": "a", "prompt": "x", "clips": ["a\0b"]}, "zero byte"),
-        ({"id": "a", "prompt": "x", "clip": "https://example.org/a.mp4"}, "addresses cannot be read yet; fetch it"),
+        ({"id": "a", "prompt": "x", "clip": "ftp://example.org/a.mp4"}, "only those with http and https are fetched"),
         ({"id": "a", "prompt": "x", "seed": -1}, "seed is -1"),
         ({"id": "a", "prompt": "x", "top_p": 0}, "top-p must be above 0"),
         ({"id": "a", "prompt": "x", "stop": [""]}, "stop has an empty text"),

@@ -230,7 +230,7 @@ def record(plan: RunPlan, stages: Fake, **options: Any) -> tuple[Summary, list[A
     recorder = Recorder(Summary(plan), write=results.append, fail=failures.append, tell=lambda: None)
     try:
         if tell_faults(plan, recorder, fail_fast=options.get("fail_fast", False)):
-            run_jobs(plan, stages, recorder, ahead=2, rows=1, **options)
+            run_jobs(run_stages(plan.todo, stages, ahead=2, rows=1), recorder, **options)
     except Gpt4VideoError as error:
         failures.append(error)
     return recorder.summary, results, failures
