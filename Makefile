@@ -1,4 +1,5 @@
 # make demo    install into .venv and ask the bundled model about the bundled clip
+# make bench   measure everything that this machine can in under 20 minutes, into benchmarks/RESULTS.md
 # make test    install into .venv with the developers' tools, then lint, types and tests
 #
 # Needs Python 3.11 or later, a C++ compiler and a package index. The first installation takes some minutes, because
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .DELETE_ON_ERROR:
-.PHONY: help install dev demo test test-slow lint format clean
+.PHONY: help install dev demo bench test test-slow lint format clean
 
 help:
 	@sed -n '/^# make/s/^# //p' $(MAKEFILE_LIST)
@@ -40,6 +41,11 @@ $(VENV)/installed-dev: $(SPECIFICATION) | $(BIN)/python
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 
+$(VENV)/installed-bench: $(SPECIFICATION) | $(BIN)/python
+	@echo "installing into $(VENV): some minutes the first time" >&2
+	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@ $(VENV)/installed $(VENV)/installed-dev
+
 # Where the terminal is interactive, the demonstration stays in the chat.
 demo: $(VENV)/installed
 	@echo "The clip is $(CLIP)"
@@ -52,6 +58,9 @@ demo: $(VENV)/installed
 		$(BIN)/gpt4video chat $(CLIP) --prompt "$$question" </dev/null || exit $$?; \
 	done
 	@if [ -t 0 ] && [ -t 1 ]; then echo; exec $(BIN)/gpt4video chat $(CLIP); fi
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.run_all
 
 lint: $(VENV)/installed-dev
 	$(BIN)/python -m ruff check .

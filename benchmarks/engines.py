@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import Report, spread
 from gpt4video_cli.evaluation.shapeworld import HELD_OUT, held_out_scene, questions_about
 from gpt4video_cli.language.adapters import Adapter, AdapterWish
 from gpt4video_cli.language.engine import (
@@ -48,10 +49,11 @@ from gpt4video_cli.weights.gguf_export import export_adapter_gguf, export_gguf
 
 PAIRS = 20
 SCALES = (1.0, 0.5, 0.0)
+CASE = "held-out clips"
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundle", help="name or folder of a model")
     parser.add_argument("--questions", type=int, default=100)
@@ -68,10 +70,10 @@ def main() -> None:
     ]
     dialogues = [_dialogue(model, i) for i in range(options.dialogues)]
     torch_engine = model.engine
-    print("engine        MB   same   logits     perplexity  accuracy  ms/answer")
+    report = Report("engines")
     base = _measure(torch_engine, model, prompts, asked)
     reference = [np.asarray(torch_engine.logits(p)) for p in (*prompts, *pairs)]  # type: ignore[attr-defined]
-    _print("torch f32", 0, base, base, 0.0, perplexity(torch_engine, dialogues))
+    _add(report, "torch f32", 0, base, base, 0.0, perplexity(torch_engine, dialogues))
     with tempfile.TemporaryDirectory() as place:
         apart = _apart(model)
         for kind in options.kinds.split(","):
@@ -81,10 +83,12 @@ def main() -> None:
             found = _measure(engine, model, prompts, asked)
             logits = [engine.logits(p) for p in (*prompts, *pairs)]
             worst = max(float(np.abs(a - b).max()) for a, b in zip(logits, reference, strict=True))
-            _print(f"llama {kind}", file.stat().st_size, found, base, worst, perplexity(engine, dialogues))
-            if effect:
-                print("  adapter at scale " + ", ".join(f"{s:g}: {d:.1e}" for s, d in effect.items()), flush=True)
+            _add(report, f"llama {kind}", file.stat().st_size, found, base, worst, perplexity(engine, dialogues))
+            report.row(CASE, f"llama {kind}", **{f"adapter at {s:g}": d for s, d in effect.items()})
+            ratios = [a / b for a, b in zip(base["seconds"], found["seconds"], strict=True)]
+            report.ratio(CASE, f"llama {kind}", "torch f32", ratios, "wall time of an answer")
             engine.close()
+    report.finish()
 
 
 def _clip(model: Model, scene: Scene, index: int) -> PromptClip:
@@ -136,25 +140,25 @@ def _ids(engine: Engine, segment: TextSegment) -> list[int]:
 
 
 def _measure(engine: Engine, model: Model, prompts: list[list[Segment]], asked: list[Question]) -> dict[str, Any]:
-    """Greedy answers, how many are right, and milliseconds for each with its prompt."""
+    """Greedy answers, how many are right, and the seconds of each with its prompt."""
     options = SamplingOptions(max_tokens=60, stop=model.template.stop)
-    ids, right, began = [], 0, time.perf_counter()
+    ids, right, seconds = [], 0, []
     for prompt, question in zip(prompts, asked, strict=True):
-        stats = GenerationStats()
+        stats, began = GenerationStats(), time.perf_counter()
         text = "".join(stream_text(engine, prompt, options, cache=engine.new_cache(), stats=stats))
+        seconds.append(time.perf_counter() - began)
         ids.append(tuple(stats.ids))
         right += question.is_right(text.strip())
-    return {"ids": ids, "right": right, "ms": 1000 * (time.perf_counter() - began) / len(prompts)}
+    return {"ids": ids, "right": right, "seconds": seconds}
 
 
-def _print(name: str, size: int, found: dict[str, Any], base: dict[str, Any], worst: float, perplexed: float) -> None:
+def _add(
+    report: Report, name: str, size: int, found: dict[str, Any], base: dict[str, Any], worst: float, perplexed: float
+) -> None:
     same = sum(a == b for a, b in zip(found["ids"], base["ids"], strict=True))
     count = len(base["ids"])
-    print(
-        f"{name:11}{size / 1e6:6.1f}{same:4}/{count}  {worst:8.1e}  {perplexed:11.5f}  {found['right'] / count:8.3f}"
-        f"  {found['ms']:9.1f}",
-        flush=True,
-    )
+    report.row(CASE, name, MB=size / 1e6, same=f"{same}/{count}", logits=worst, perplexity=perplexed)
+    report.row(CASE, name, accuracy=found["right"] / count, **{"seconds of an answer": spread(found["seconds"])})
 
 
 def _apart(model: Model) -> TorchEngine | None:

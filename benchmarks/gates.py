@@ -10,7 +10,6 @@ a guard for pictures is installed; ``--classifier`` adds judging them with a ViT
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.report import Report, spread
 from gpt4video_cli.safety.gates import FRAME_SIDE, MOST_FRAMES, Gates
 from gpt4video_cli.video.reader import FrameReader
 from gpt4video_cli.video.survey import choose
@@ -38,18 +38,17 @@ def timed(work: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def measure_text(rounds: int) -> None:
-    """Print the text gate's times."""
+def measure_text(report: Report, rounds: int) -> None:
+    """The text gate's times."""
     began = time.perf_counter()
     gates = Gates.open()
     gates.text("a", "user text")
     first = 1000 * (time.perf_counter() - began)
     times = sorted(timed(lambda i=i: gates.text(REQUESTS[i % len(REQUESTS)], "user text")) for i in range(rounds))
-    print(f"text gate, first call with loading: {first:.0f} ms")
-    print(f"text gate, a request: median {statistics.median(times):.3f} ms, 99 % {times[rounds * 99 // 100]:.3f} ms")
+    report.row("text gate", "first call, with loading", ms=first)
+    report.row("text gate", "a request", **{"ms": spread(times), "99 %, ms": times[rounds * 99 // 100]})
     text = " ".join((f"{' '.join(REQUESTS)} " * 40).split()[:1000])
-    long = statistics.median(timed(lambda: gates.text(text, "user text")) for _ in range(20))
-    print(f"text gate, 1,000 words: {long:.1f} ms")
+    report.row("text gate", "1,000 words", ms=spread([timed(lambda: gates.text(text, "user text")) for _ in range(20)]))
 
 
 def moving(frames: int) -> np.ndarray:
@@ -59,24 +58,25 @@ def moving(frames: int) -> np.ndarray:
     return np.stack([scenes[t // 150 % 6][:, t % 200 : t % 200 + 1280] for t in range(frames)])
 
 
-def measure_frames(count: int, classifier: bool) -> None:
-    """Print the times of looking at a clip."""
+def measure_frames(report: Report, count: int, classifier: bool) -> None:
+    """The times of looking at a clip."""
     with tempfile.TemporaryDirectory() as folder, FrameReader() as reader:
         path = write_mp4(Path(folder) / "a.mp4", moving(count), 30)
         reader.probe(path)  # the decoder's process has started
         began = time.perf_counter()
         found = reader.survey(path, MOST_FRAMES, min_side=FRAME_SIDE)
         seconds = time.perf_counter() - began
-    each = 1000 * seconds / count
-    print(f"looking at {count} frames of 1280x720: {seconds:.2f} s, {each:.2f} ms each; {len(found.frames)} to judge")
+    case, each = f"{count} frames of 1280x720", {"s": seconds, "ms a frame": 1000 * seconds / count}
+    report.row(case, "looking at all", **each, chosen=len(found.frames))
     thumbs = np.random.default_rng(0).integers(0, 255, (3000, 16, 16, 3), np.uint8)
-    print(f"choosing among 3,000 frames that all differ: {timed(lambda: choose(thumbs, MOST_FRAMES)):.0f} ms")
+    choosing = timed(lambda: choose(thumbs, MOST_FRAMES)) / 1000
+    report.row("3,000 frames that all differ", "choosing", **{"s": choosing, "ms a frame": choosing / 3})
     if classifier:
-        measure_classifier(found.frames)
+        measure_classifier(report, found.frames)
 
 
-def measure_classifier(frames: np.ndarray) -> None:
-    """Print the time of a ViT-B/16 for ``frames``."""
+def measure_classifier(report: Report, frames: np.ndarray) -> None:
+    """The time of a ViT-B/16 for ``frames``."""
     from transformers import ViTConfig, ViTForImageClassification
 
     from gpt4video_cli.safety.frame_guards import ImageClassifier
@@ -88,8 +88,9 @@ def measure_classifier(frames: np.ndarray) -> None:
         card = GuardCard("vit", "", "", "image-classifier", labels={"LABEL_1": "sexual"})
         guard = ImageClassifier(card, Path(folder))
         guard.score(frames[:1])
-        milliseconds = timed(lambda: guard.score(frames))
-    print(f"ViT-B/16 on {len(frames)} frames: {milliseconds / 1000:.2f} s, {milliseconds / len(frames):.0f} ms each")
+        seconds = timed(lambda: guard.score(frames)) / 1000
+    each = {"s": seconds, "ms a frame": 1000 * seconds / len(frames)}
+    report.row(f"{len(frames)} frames to judge", "ViT-B/16", **each)
 
 
 if __name__ == "__main__":
@@ -98,5 +99,7 @@ if __name__ == "__main__":
     parser.add_argument("--frames", type=int, default=900)
     parser.add_argument("--classifier", action="store_true")
     options = parser.parse_args()
-    measure_text(options.rounds)
-    measure_frames(options.frames, options.classifier)
+    found = Report("gates")
+    measure_text(found, options.rounds)
+    measure_frames(found, options.frames, options.classifier)
+    found.finish()

@@ -5,7 +5,7 @@
 A checkpoint in the public mPLUG-Owl-video format is made of random numbers (float16; the vision tower and abstractor of
 the 7B model, a LLaMA of the same width with as many layers as fit). Each way runs in a process of its own. Peak memory
 is VmHWM of Linux, reset after the imports, less what the process had then; the mapped pages of files count in it. Times
-include flushing the result to the disk. Ways take turns, and the lowest time of each is given.
+include flushing the result to the disk. Ways take turns.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.report import Report, Times, spread
 from gpt4video_cli.weights.convert_mplug_owl import read_config
 from gpt4video_cli.weights.mplug_owl_layout import mplug_owl_shapes
 
@@ -153,16 +154,23 @@ def main() -> None:
         source = Path(scratch) / "checkpoint"
         make(source, options.gigabytes, options.kind)
         size = sum(file.stat().st_size for file in source.iterdir())
-        print(f"checkpoint: {size / 1e9:.2f} GB ({options.kind}); shards of {options.shard_size} GB", flush=True)
         found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for number in range(options.rounds):
             for way in WAYS:
                 with tempfile.TemporaryDirectory(dir=scratch) as made:
                     found[way].append(run(way, source, Path(made) / f"out-{number}", options.shard_size))
-        for way, runs in found.items():
-            peak, seconds = max(r["peak"] for r in runs), min(r["seconds"] for r in runs)
-            cpu = min(r["cpu"] for r in runs)
-            print(f"{way}: peak {peak:.0f} MiB over the imports, {seconds:.1f} s ({cpu:.1f} s of CPU)", flush=True)
+    report = Report("import_checkpoint")
+    case = f"checkpoint of {size / 1e9:.2f} GB ({options.kind}), shards of {options.shard_size} GB"
+    times = {
+        way: Times(tuple(r["seconds"] for r in runs), tuple(r["cpu"] for r in runs)) for way, runs in found.items()
+    }
+    ours, peer = WAYS
+    report.times(case, times, ours=ours)
+    for way, runs in found.items():
+        report.row(case, way, **{"peak MiB over the imports": spread([r["peak"] for r in runs])})
+    peaks = [b["peak"] / a["peak"] for a, b in zip(found[ours], found[peer], strict=True)]
+    report.ratio(case, ours, peer, peaks, "peak memory")
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.report import Report
 from gpt4video_cli.model.assembly import write_assembly
 
 DEMO = Path(__file__).parents[1] / "gpt4video_cli" / "bundle" / "clips" / "demo.mp4"
@@ -118,7 +119,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="longest answer")
     parser.add_argument("--clip", type=Path, default=DEMO)
     parser.add_argument("--folder", type=Path, help="write the model here and keep it, or use the one that is here")
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON to this file")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # the child process
     options = parser.parse_args()
     if options.measure:
@@ -139,9 +139,12 @@ def main() -> None:
         if done.returncode:
             raise SystemExit(done.returncode)
     found = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(found, indent=1, ensure_ascii=False))
-    if options.output:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    report = Report("large_model")
+    case = f"7B assembly, {options.layers} layers of the language model, {found['precision']}"
+    del found["answer"]  # random words
+    for name, value in found.items():
+        report.row(case, name, figure=value)
+    report.finish()
 
 
 if __name__ == "__main__":

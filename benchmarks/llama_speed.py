@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import random
-import statistics
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import Report, spread
 from gpt4video_cli.language.engine import GenerationStats, SamplingOptions, TokenSegment
 from gpt4video_cli.language.llama_engine import CHUNK, LlamaEngine
 from gpt4video_cli.language.llama_library import library, physical_cores
@@ -42,7 +42,7 @@ SHAPES = {  # width, layers, heads, key/value heads, MLP width, vocabulary
 
 
 def main() -> None:
-    """Measure and print a line for each file and phase."""
+    """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--kinds", default="q4_k_m,q8_0")
@@ -58,17 +58,18 @@ def main() -> None:
         place = options.keep or Path(scratch)
         context = options.prompt + options.answer + 64
         folder = write_shape(place / f"{options.shape}-{context}", SHAPES[options.shape], context=context)
-        print("file               phase     ours t/s  stand-in t/s  ratio")
+        report = Report("llama_speed")
         for kind in options.kinds.split(","):
             file = folder / f"model-{kind}.gguf"
             if not file.exists():
                 from gpt4video_cli.weights.gguf_export import export_gguf
 
                 export_gguf(folder / "language", file, kind)
-            measure(file, folder / "language", options)
+            measure(report, file, folder / "language", options)
             if options.llama_bench:
                 sizes = ["-p", str(options.prompt), "-n", str(options.answer), "-t", str(options.threads)]
                 subprocess.run([options.llama_bench, "-m", str(file), *sizes, "-r", str(options.rounds)], check=True)
+        report.finish()
 
 
 def write_shape(folder: Path, shape: tuple[int, ...], *, context: int) -> Path:
@@ -105,7 +106,7 @@ def write_shape(folder: Path, shape: tuple[int, ...], *, context: int) -> Path:
     return folder
 
 
-def measure(file: Path, language: Path, options: argparse.Namespace) -> None:
+def measure(report: Report, file: Path, language: Path, options: argparse.Namespace) -> None:
     """One file: rounds of ours and of the stand-in take turns, so that what else the machine does hits both."""
     llama_options = LlamaOptions(threads=options.threads)
     engine = LlamaEngine.load(file, language, options=llama_options)
@@ -126,9 +127,10 @@ def measure(file: Path, language: Path, options: argparse.Namespace) -> None:
         for phase, mine, bare in zip(rates, ours, theirs, strict=True):
             rates[phase].append((mine, bare))
     for phase, pairs in rates.items():
-        mine, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"{file.stem:18} {phase:8} {mine:9.1f} {bare:13.1f}  {ratio:5.3f}", flush=True)
+        case = f"{options.shape} {file.stem.removeprefix('model-')}, {phase}"
+        for way, rates_of_way in zip(("ours", "stand-in"), zip(*pairs, strict=True), strict=True):
+            report.row(case, way, **{"tokens/s": spread(rates_of_way)})
+        report.ratio(case, "ours", "stand-in", [a / b for a, b in pairs], f"tokens a second, {options.clock} time")
     stand_in.close()
     engine.close()
 

@@ -1,6 +1,6 @@
 """The dry run's estimate of memory beside the peak of a real run, for three sizes and both stages; and for 7B.
 
-    python -m benchmarks.memory_estimate --output memory.json
+    python -m benchmarks.memory_estimate [--sizes small,middle,large] [--steps 6]
 
 Each run is a process of its own on the CPU. The 7B model is estimated alone, as on a GPU: nothing of that size runs.
 """
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import Report
 from benchmarks.sized_model import (
     SIZES,
     write_clip_dialogues,
@@ -83,22 +84,22 @@ def estimate_7b(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON to this file")
+    parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--steps", type=int, default=6)
     options = parser.parse_args()
-    results: dict[str, Any] = {}
+    report = Report("memory_estimate")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         clips, text = write_clip_dialogues(folder / "clips", 16), write_text_dialogues(folder / "text.jsonl", 64)
-        for name, size in SIZES.items():
-            model = write_sized_model(folder / name, size)
+        for name in options.sizes.split(","):
+            model = write_sized_model(folder / name, SIZES[name])
             for stage, data in ((1, clips), (2, text)):
-                found = measure(model, data, stage, folder / f"run-{name}-{stage}")
-                results[f"{name}, stage {stage}"] = found
-                print(f"{name}, stage {stage}: {found}", flush=True)
-        results["7B"] = estimate_7b(folder)
-    print(json.dumps(results["7B"], indent=1))
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+                found = measure(model, data, stage, folder / f"run-{name}-{stage}", steps=options.steps)
+                report.row("peak memory in MiB", f"{name}, stage {stage}", **found)
+        for name, estimate in estimate_7b(folder).items():
+            report.row("7B on a GPU, estimated", name, **estimate)
+    report.note("ratio: of the estimate to what was measured, so that 1 is exact and below 1 is too little.")
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A cold ``chat -p`` about one clip, with each engine and with the clip kept, beside what cannot be avoided.
 
-    python -m benchmarks.startup --rounds 5 --output startup.json
+    python -m benchmarks.startup --rounds 5
 
 Each run is a process of its own; the rounds are interleaved, so that whatever else the machine does hits all alike. CPU
 seconds are those of the process and its children, wall seconds are what a person waits. Without a GGUF file beside the
@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
+
+from benchmarks.report import Report, Times, spread
 
 CLIP = "gpt4video_cli/bundle/clips/demo.mp4"
 PROGRAM = (sys.executable, "-m", "gpt4video_cli")
@@ -43,7 +43,7 @@ IMPORTS = {
     "av": "import av",
     "llama_cpp": "import llama_cpp",
     "torch": "import torch",
-    "our commands": "import gpt4video_cli.cli.app",
+    "our commands": "import gpt4video_cli.cli.app, gpt4video_cli.cli.chat",
     "transformers' LLaMA": "from transformers.models.llama.modeling_llama import LlamaForCausalLM",
 }
 
@@ -73,29 +73,12 @@ def prepare(model: str, clip: str, environment: dict[str, str], kind: str) -> No
     run([*PROGRAM, "chat", clip, *QUESTION, "--model", model, "--engine", "llama"], environment)
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median and the least of each number; what the program answered."""
-    numbers = [name for name in ("wall", "cpu", "first_token") if name in runs[0]]
-    found: dict[str, Any] = {
-        name: {
-            "median": round(statistics.median(run[name] for run in runs), 3),
-            "least": round(min(run[name] for run in runs), 3),
-        }
-        for name in numbers
-    }
-    if "answer" in runs[0]:
-        (found["answer"],) = {run["answer"] for run in runs}
-        (found["imports torch"],) = {run["torch"] for run in runs}
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundle")
     parser.add_argument("--clip", default=CLIP)
     parser.add_argument("--gguf", default="q8_0", help="the kind of the GGUF file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "GPT4VIDEO_HOME": home, "OMP_NUM_THREADS": "1"}
@@ -106,16 +89,25 @@ def main() -> None:
             for name, command in commands.items():
                 runs[name].append(run(command, environment))
             print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
-    found = {name: summary(of_case[1:]) for name, of_case in runs.items()}
-    print(f"{'':24}{'wall':>14}{'cpu':>14}{'first token':>14}   median (least), seconds")
-    for name, row in found.items():
-        cells = [f"{n['median']:.2f} ({n['least']:.2f})" if (n := row.get(key)) else "" for key in NUMBERS]
-        print(f"{name:24}" + "".join(f"{cell:>14}" for cell in cells))
-    if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    report = Report("startup")
+    times = {}
+    for name, (_, *of_case) in runs.items():
+        times[name] = Times(*(tuple(run[clock] for run in of_case) for clock in ("wall", "cpu")))
+        report.times(CASE, {name: times[name]}, ours=name)
+        if "answer" in of_case[0]:
+            (answer,) = {run["answer"] for run in of_case}
+            (torch,) = {run["torch"] for run in of_case}
+            first = spread([run["first_token"] for run in of_case])
+            report.row(CASE, name, **{"first token s": first, "imports torch": torch, "answer": answer})
+    quickest = "chat, llama, clip kept"
+    for name, found in times.items():
+        if name.startswith("chat") and name != quickest:
+            pairs = zip(found.wall, times[quickest].wall, strict=True)
+            report.ratio(CASE, quickest, name, [a / b for a, b in pairs])
+    report.finish()
 
 
-NUMBERS = ("wall", "cpu", "first_token")
+CASE = "a process from start to end"
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
     python -m benchmarks.training_speed features|packing|trainer [--size middle] [--rounds 3]
 
 Ways take turns for a few rounds, each in a process of its own on the same model and data, so that a busy machine slows
-all of them. Printed are the medians over the rounds and their ratio. Losses are compared too.
+all of them. The losses of the first steps stand beside the rates.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import Report, spread
 from benchmarks.sized_model import SIZES, write_clip_dialogues, write_sized_model, write_text_dialogues
 
 STEPS = 24
@@ -113,12 +114,17 @@ def main() -> None:
         for number in range(options.rounds):
             rounds.append(globals()[options.what](model, folder, number))
             print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
-    ways = list(rounds[0])
-    for key in ("steps", "samples", "tokens", "memory"):
-        values = {way: statistics.median(one[way][key] for one in rounds) for way in ways}
-        shown = ", ".join(f"{way} {value:.2f} ({value / values[ways[1]]:.2f})" for way, value in values.items())
-        print(f"{key}, and as a multiple of {ways[1]}: {shown}")
-    print("losses: " + "; ".join(f"{way} {rounds[0][way]['losses']}" for way in ways))
+    report = Report("training_speed")
+    case = f"{options.what}, {options.size}"
+    ours, *others = rounds[0]
+    for way in (ours, *others):
+        figures = {f"{key}/s": spread([one[way][key] for one in rounds]) for key in ("steps", "samples", "tokens")}
+        report.row(case, way, **figures, losses=rounds[0][way]["losses"])
+        report.row(case, way, **{"peak memory, MiB": spread([one[way]["memory"] for one in rounds])})
+    for other in others:
+        ratios = [one[ours]["tokens"] / one[other]["tokens"] for one in rounds]
+        report.ratio(case, ours, other, ratios, "tokens a second")
+    report.finish()
 
 
 if __name__ == "__main__":
