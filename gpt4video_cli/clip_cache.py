@@ -27,11 +27,13 @@ from typing import Any
 
 import numpy as np
 
+from gpt4video_cli.byte_size import read_size
 from gpt4video_cli.clip_memory import SeenClip, clip_key
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.strict_json import StrictJsonError, from_json, loads
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.sampling import SamplingPlan, SamplingReceipt
+from gpt4video_cli.video.url import full_path, here
 from gpt4video_cli.weights import locate
 from gpt4video_cli.whole_file import whole_file
 
@@ -45,7 +47,6 @@ LIMIT_VARIABLE = "GPT4VIDEO_CACHE_SIZE"
 _NAME = re.compile(r"\d+-[0-9a-f]{32}\.safetensors")
 _ABANDONED = 3600.0
 """Seconds after which a temporary file is what a killed run left."""
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _WRITING = threading.Lock()
 """Two threads of one process would write to the same temporary name."""
 
@@ -80,14 +81,6 @@ class _Header:
         return replace(self, check=hashlib.sha256(content + embeddings.tobytes()).hexdigest())
 
 
-def read_size(text: str, what: str) -> int:
-    """``500MB``, ``1.5 GB`` or a number of bytes; ``UsageError`` names ``what``."""
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d*)?|\.\d+)\s*([kmgt]?)b?\s*", text.lower())
-    if found is None:
-        raise UsageError(f"{what} is {text!r}; it must be a size such as 500MB or 1GB")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
 class ClipCache:
     """The folder of kept clips. Reading never fails: what cannot be read is absent."""
 
@@ -101,7 +94,7 @@ class ClipCache:
     def may_have(self, path: str | os.PathLike[str]) -> bool:
         """Whether ``find`` is worth a try: some clip of this size is kept. Nothing of the clip is read."""
         try:
-            status = os.stat(path)
+            status = os.stat(here(path))
         except (OSError, ValueError):
             return False
         return stat.S_ISREG(status.st_mode) and any(name.startswith(f"{status.st_size}-") for name in self._names())
@@ -115,7 +108,7 @@ class ClipCache:
         if not self.may_have(path):
             return None
         try:
-            size, content = os.path.getsize(path), fingerprint(path)
+            size, content = os.path.getsize(here(path)), fingerprint(path)
             file = self._file(size, content, plan, encoder)
             header, embeddings = _read(file)
         except OSError:
@@ -126,7 +119,7 @@ class ClipCache:
         if (header.receipt.sha256, header.plan, header.encoder) != (content, plan, encoder):
             return None
         with suppress(OSError):  # a read-only folder
-            place = os.path.abspath(path)
+            place = full_path(path)
             if header.receipt.path != place:
                 _write(file, replace(header, receipt=replace(header.receipt, path=place)), embeddings)
             os.utime(file)
@@ -139,12 +132,14 @@ class ClipCache:
         Not kept is a clip whose pictures depend on how busy the machine was (with more time it looks different), one
         that is gone by now, and one without an ``encoder``.
         """
-        path = Path(seen.receipt.path)
-        if seen.receipt.hurried or seen.embeddings.nbytes > self.limit or not encoder or not path.is_file():
+        if seen.receipt.hurried or seen.embeddings.nbytes > self.limit or not encoder:
+            return
+        path = Path(here(seen.receipt.path))
+        if not path.is_file():
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what somebody watched is nobody else's business
         file = self._file(path.stat().st_size, seen.receipt.sha256, plan, encoder)
-        receipt = replace(seen.receipt, path=os.path.abspath(seen.receipt.path))
+        receipt = replace(seen.receipt, path=full_path(seen.receipt.path))
         _write(file, _Header(VERSION, encoder, model, plan, receipt), seen.embeddings)
         self.prune()
 

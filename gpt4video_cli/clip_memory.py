@@ -13,6 +13,7 @@ import numpy as np
 
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.sampling import SamplingPlan, SamplingReceipt
+from gpt4video_cli.video.url import here
 
 if TYPE_CHECKING:
     from gpt4video_cli.clip_cache import ClipCache
@@ -52,7 +53,7 @@ class ClipMemory:
         Only known paths, and regular files of a known size, are looked at here: a file that may hang or lie is opened
         by the decoder's own process.
         """
-        if path in self._paths and Path(path).is_file():
+        if path in self._paths and Path(here(path)).is_file():
             try:
                 if seen := self.find(path, fingerprint(path), plan):
                     return seen

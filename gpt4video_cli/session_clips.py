@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,6 +10,7 @@ from gpt4video_cli.errors import ClipError
 from gpt4video_cli.session import Session, SessionClip
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.sniff import sniff
+from gpt4video_cli.video.url import full_path
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find_moved(session: Session, places: Sequence[str]) -> tuple[list[str], list
     lost = lost_clips(session.clips)
     wanted = {entry.clip.receipt.sha256 for entry in lost}
     contents = {place: content_of(place) for place in places} if lost else {}
-    new = {digest: os.path.abspath(place) for place, digest in contents.items() if digest in wanted}
+    new = {digest: full_path(place) for place, digest in contents.items() if digest in wanted}
 
     def moved(clip: SessionClip) -> SessionClip:
         return replace(clip, path=new[clip.receipt.sha256]) if clip.receipt.sha256 in new else clip

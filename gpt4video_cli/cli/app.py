@@ -1,6 +1,7 @@
 """``gpt4video``: the commands, and the one place where an error becomes a line on stderr and an exit code.
 
-One file for each command. Importing this module costs typer and nothing more; a command imports what it needs.
+One file for each command, and ``command_table.py`` lists them. Importing this module costs typer and nothing more; a
+command is imported when it is called, and imports what it needs.
 """
 
 from __future__ import annotations
@@ -13,22 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from gpt4video_cli import __version__
-from gpt4video_cli.cli.batch import batch
-from gpt4video_cli.cli.cache import cache
-from gpt4video_cli.cli.chat import chat
-from gpt4video_cli.cli.data import data
-from gpt4video_cli.cli.doctor import doctor
-from gpt4video_cli.cli.eval import evaluation
-from gpt4video_cli.cli.frames import frames
-from gpt4video_cli.cli.generate import generate
-from gpt4video_cli.cli.models import models
-from gpt4video_cli.cli.options import Debug, NoColor, switches
-from gpt4video_cli.cli.probe import probe
-from gpt4video_cli.cli.replay import replay
-from gpt4video_cli.cli.safety import safety
-from gpt4video_cli.cli.sessions import sessions
+from gpt4video_cli.cli.command_table import HELP_NAMES, CommandTable, add_names
+from gpt4video_cli.cli.option_panels import help_width
+from gpt4video_cli.cli.options import Debug, NoColor, Plain, switches
 from gpt4video_cli.cli.terminal import clean, say_error
-from gpt4video_cli.cli.train import train
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
 
 app = typer.Typer(
@@ -38,7 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=CommandTable,
+    context_settings=HELP_NAMES,
 )
 
 
@@ -55,24 +45,12 @@ def _program(
     ] = False,
     debug: Debug = False,
     no_color: NoColor = False,
+    plain: Plain = False,
 ) -> None:
     pass
 
 
-app.command(short_help="Talk about clips.")(chat)
-app.command(short_help="Film a text.")(generate)
-app.command(short_help="Answer many jobs.")(batch)
-app.command(short_help="Say what is in a clip.")(probe)
-app.command(short_help="Show a clip's frames, or put them on one picture.")(frames)
-app.add_typer(sessions, name="sessions", short_help="Work with the conversations that were kept.")
-app.command(short_help="Run a conversation again and compare.")(replay)
-app.command(short_help="Train a model.")(train)
-app.add_typer(models, name="models", short_help="Work with model folders.")
-app.add_typer(data, name="data", short_help="Check and convert training data.")
-app.add_typer(cache, name="cache", short_help="See and clear what is kept of clips.")
-app.add_typer(safety, name="safety", short_help="Ask the safety guards.")
-app.add_typer(evaluation, name="eval", short_help="Measure guards and models.")
-app.command(short_help="Say what is installed and what is missing.")(doctor)
+add_names(app)
 
 
 def main() -> None:
@@ -89,14 +67,15 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the program and return its exit code. Every error ends here, as one line on stderr."""
     switches.debug = False
+    switches.settings = {}
     command = typer.main.get_command(app)
     try:
         # Outside standalone mode the usage errors come to us, and the exit code comes back.
-        result: Any = command.main(arguments, prog_name="gpt4video", standalone_mode=False)
+        result: Any = command.main(arguments, prog_name="gpt4video", standalone_mode=False, terminal_width=help_width())
         return int(result or 0)
     except Gpt4VideoError as error:
         _show_traceback()
-        say_error(error.line())
+        say_error(error.line() + _where_set(str(error)))
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return int(ExitCode.INTERRUPTED)
@@ -139,8 +118,17 @@ def _usage_error(error: Any) -> int:
         message += f"; did you mean {' or '.join(near[:2])}?"
     context = getattr(error, "ctx", None)
     name = context.command_path if context is not None else "gpt4video"
-    say_error(f"{message} (see: {name} --help)")
+    say_error(f"{message}{_where_set(message)} (see: {name} --help)")
     return int(error.exit_code)
+
+
+def _where_set(message: str) -> str:
+    """Where an option that an error is about was set, if not on the command line."""
+    if not switches.settings:
+        return ""
+    from gpt4video_cli.cli.configuration import blame
+
+    return blame(message)
 
 
 def _prepare_streams() -> None:

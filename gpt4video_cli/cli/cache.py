@@ -10,7 +10,8 @@ import typer
 
 from gpt4video_cli.cli.confirm import confirm
 from gpt4video_cli.cli.models_pull import human
-from gpt4video_cli.cli.options import Debug, Json, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, Json, NoColor, Plain, Quiet
+from gpt4video_cli.cli.table import print_table
 from gpt4video_cli.cli.terminal import clean_line, say
 from gpt4video_cli.errors import ExitCode, UsageError
 
@@ -33,7 +34,9 @@ def _cache() -> None:
 
 
 @cache.command(short_help="Which clips are kept.")
-def ls(json: Json = False, no_color: NoColor = False, debug: Debug = False) -> int:
+def ls(
+    json: Json = False, quiet: Quiet = False, no_color: NoColor = False, plain: Plain = False, debug: Debug = False
+) -> int:
     """List the clips that are kept, the last used first, and how much room they take."""
     from gpt4video_cli.clip_cache import ClipCache
 
@@ -57,12 +60,10 @@ def ls(json: Json = False, no_color: NoColor = False, debug: Debug = False) -> i
         print_json({"folder": str(kept.folder), "clips": rows, "bytes": total, "limit": kept.limit})
         return int(ExitCode.DONE)
     if clips:
-        table = [("USED", "SIZE", "FRAMES", "MODEL", "CLIP")]
-        table += [(_ago(now - c.used), human(c.bytes), str(c.frames), clean_line(c.model), c.path) for c in clips]
-        widths = [max(len(row[i]) for row in table) for i in range(4)]
-        for row in table:
-            print(clean_line("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]])), flush=True)
-    say(f"{_count(len(clips))}, {human(total)} of {human(kept.limit)} in {kept.folder}", style="0")
+        cells = [(_ago(now - c.used), human(c.bytes), str(c.frames), c.model, c.path) for c in clips]
+        print_table(("USED", "SIZE", "FRAMES", "MODEL", "CLIP"), cells)
+    if not quiet:
+        say(f"{_count(len(clips))}, {human(total)} of {human(kept.limit)} in {kept.folder}", style="0")
     return int(ExitCode.DONE)
 
 
@@ -77,13 +78,15 @@ def prune(
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Drop the clips that were not used for longest, until the rest is small enough and new enough.
 
     Without options, down to the limit that holds anyway (GPT4VIDEO_CACHE_SIZE, or 1GB).
     """
-    from gpt4video_cli.clip_cache import ClipCache, read_size
+    from gpt4video_cli.byte_size import read_size
+    from gpt4video_cli.clip_cache import ClipCache
 
     limit = None if max_size is None else read_size(max_size, "--max-size")
     age = None if older_than is None else _seconds(older_than)
@@ -96,6 +99,7 @@ def clear(
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Drop everything that is kept of clips. The clips themselves are not touched."""

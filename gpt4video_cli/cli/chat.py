@@ -11,6 +11,8 @@ import typer
 
 from gpt4video_cli.cli import options as opt
 from gpt4video_cli.cli.chat_films import FilmWishes, Mode
+from gpt4video_cli.cli.clip_urls import SECONDS, SIZE, PrivateUrls, UrlSize, UrlTime, fetch_clips, set_up
+from gpt4video_cli.cli.completion import model_names
 from gpt4video_cli.cli.engine_options import (
     Adapters,
     Engine,
@@ -21,8 +23,11 @@ from gpt4video_cli.cli.engine_options import (
     read_engine,
 )
 from gpt4video_cli.cli.keeping import Keeper, model_to_resume
+from gpt4video_cli.cli.option_panels import FILMING, KEEPING, LOOKING
 from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, Verbose, read_policy
-from gpt4video_cli.cli.sessions import session_ids
+from gpt4video_cli.cli.schema_option import Schema, check_grammar, schema_text
+from gpt4video_cli.cli.sessions import open_store, session_ids
+from gpt4video_cli.cli.template_options import Template, Var, chosen_prompt
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.model.placement import LoadWish
@@ -76,26 +81,40 @@ def chat(
         str | None,
         typer.Option("--prompt", "-p", metavar="TEXT", help="Answer this and leave; '-' reads it from stdin."),
     ] = None,
+    template: Template = None,
+    var: Var = None,
     json: opt.Json = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which model answers (bundle, or that of --resume)."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FOLDER",
+            autocompletion=model_names,
+            help="Which model answers (bundle, or that of --resume).",
+        ),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             "--resume",
-            metavar="ID",
-            help="Go on with this conversation (gpt4video sessions list).",
+            metavar="[ID]",
+            help="Go on with this conversation (gpt4video sessions list); without ID: choose one.",
             autocompletion=session_ids,
+            rich_help_panel=KEEPING,
         ),
     ] = None,
-    last: Annotated[bool, typer.Option("--last", help="Go on with the last conversation.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="Go on with the last conversation.", rich_help_panel=KEEPING)
+    ] = False,
     no_save: Annotated[
-        bool, typer.Option("--no-save", envvar="GPT4VIDEO_NO_SAVE", help="Do not keep the conversation.")
+        bool, typer.Option("--no-save", help="Do not keep the conversation.", rich_help_panel=KEEPING)
     ] = False,
     html: Annotated[
-        str | None, typer.Option("--html", metavar="FILE", help="Write the conversation as a page when it is over.")
+        str | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write the conversation as a page when it is over.", rich_help_panel=KEEPING
+        ),
     ] = None,
     frames: opt.Frames = None,
     fps: opt.Fps = None,
@@ -105,6 +124,9 @@ def chat(
     at: opt.At = None,
     sampling: opt.Sampling = None,
     time_limit: opt.TimeLimit = 10.0,
+    url_size: UrlSize = SIZE,
+    url_time: UrlTime = SECONDS,
+    allow_private_urls: PrivateUrls = False,
     no_cache: opt.NoCache = False,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
@@ -113,8 +135,10 @@ def chat(
     seed: opt.Seed = None,
     max_tokens: opt.MaxTokens = None,
     stop: opt.Stop = None,
+    schema: Schema = None,
     device: opt.Device = "auto",
     dtype: opt.Precision = "auto",
+    vision_dtype: opt.VisionDType = "auto",
     offload: opt.Offload = False,
     context_length: opt.ContextLength = None,
     engine: Engine = "auto",
@@ -125,23 +149,43 @@ def chat(
     kv_type: KvType = "auto",
     explain: opt.Explain = False,
     show_receipt: Annotated[
-        bool, typer.Option("--show-receipt", help="Say on stderr which moments of each clip were seen.")
+        bool,
+        typer.Option(
+            "--show-receipt", help="Say on stderr which moments of each clip were seen.", rich_help_panel=LOOKING
+        ),
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Film what the model asks for (the default with --prompt and in pipes).")
+        bool,
+        typer.Option(
+            "--yes",
+            help="Film what the model asks for (the default with --prompt and in pipes).",
+            rich_help_panel=FILMING,
+        ),
     ] = False,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask before filming (the default in a conversation).")] = False,
-    no_generate: Annotated[bool, typer.Option("--no-generate", help="Film nothing.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask before filming (the default in a conversation).", rich_help_panel=FILMING)
+    ] = False,
+    no_generate: Annotated[bool, typer.Option("--no-generate", help="Film nothing.", rich_help_panel=FILMING)] = False,
     generator: opt.Generator = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FOLDER", help="Where filmed clips go (default: this folder).")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where filmed clips go (default: this folder).",
+            rich_help_panel=FILMING,
+        ),
     ] = ".",
-    no_preview: Annotated[bool, typer.Option("--no-preview", help="Draw no frames in the terminal.")] = False,
+    no_preview: Annotated[
+        bool, typer.Option("--no-preview", help="Draw no frames in the terminal.", rich_help_panel=FILMING)
+    ] = False,
     policy: PolicyName = STANDARD.name,
     no_guard: NoGuard = None,
     verbose: Verbose = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
+    plain: opt.Plain = False,
     debug: opt.Debug = False,
 ) -> int:
     """Talk about clips.
@@ -151,6 +195,7 @@ def chat(
 
     Nothing is loaded that does not fit into the memory that is free: --explain shows what goes where.
     """
+    prompt = chosen_prompt(prompt, template, var)
     given = {
         "temperature": temperature,
         "top_p": top_p,
@@ -159,6 +204,7 @@ def chat(
         "seed": seed,
         "max_tokens": max_tokens,
         "stop": stop or None,
+        "schema": (document := schema_text(schema, stop=stop, yes=yes, ask=ask)),
     }
     times: dict[str, Any] = {
         "frames": frames,
@@ -171,9 +217,10 @@ def chat(
     language = read_engine(
         engine, adapter, threads=threads, gpu_layers=gpu_layers, flash_attention=flash_attention, kv_type=kv_type
     )
-    loading = LoadWish(device, dtype, offload, context_length, language)
+    loading = LoadWish(device, dtype, offload, context_length, language, vision_dtype)
     loading.check_installed()
     opt.check_time_limit(time_limit)
+    set_up(url_size, url_time, allow_private_urls)
     opt.answer_options(given)  # wrong options are told before anything is looked for
     opt.sampling_plan(**times, sampling=sampling)
     screened_by = read_policy(policy, no_guard)
@@ -193,6 +240,10 @@ def chat(
     keeper, session = Keeper(save=not no_save, quiet=quiet), Session()
     if resume is not None and last:
         raise UsageError("--resume and --last contradict each other")
+    if resume == "":
+        from gpt4video_cli.cli.session_picker import pick_session
+
+        resume = pick_session(open_store())
     if resume is not None or last:
         session, clips = keeper.resume(resume, clips or ())
     model = model or model_to_resume(session) or DEFAULT_MODEL
@@ -206,9 +257,11 @@ def chat(
     film = FilmWishes(
         chosen or ("ask" if text is None else "yes"), generator or DEFAULT_GENERATOR, output, device=device
     )
+    fetch_clips(clips or (), quiet=quiet)
     for path in clips or ():
         sniff(path)  # a missing file is told now, not after the model is loaded
     card, folder = find_model(model)
+    check_grammar(document, card, folder, loading)
     plan = opt.sampling_plan(**times, sampling=sampling, card=card)
     request = ChatRequest(
         clips=tuple(ClipRequest(path, plan) for path in clips or ()),
@@ -290,7 +343,8 @@ def _read_stdin() -> str:
 
 def check_interactive(request: ChatRequest) -> None:
     """A conversation needs a terminal to be drawn on."""
-    if request.json:
-        raise UsageError("--json needs a prompt", hint="give it with -p, or pipe it into stdin")
+    if request.json or request.answer.schema:
+        what = "--json" if request.json else "--schema"
+        raise UsageError(f"{what} needs a prompt", hint="give it with -p, or pipe it into stdin")
     if not (sys.stderr.isatty() or sys.stdout.isatty()):
         raise UsageError("no terminal to talk on", hint="give a question with -p")

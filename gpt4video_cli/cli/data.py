@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpt4video_cli.cli.completion import model_names
 from gpt4video_cli.cli.data_safety_set import safety_set
-from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Plain, Quiet
 from gpt4video_cli.cli.terminal import DIM, Status, clean, clean_line, say
 from gpt4video_cli.errors import ExitCode, InputError, UsageError
 
@@ -36,13 +37,21 @@ def check(
         list[Path] | None, typer.Option(metavar="FILE", help="A test file, whose dialogues and clips must not occur.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Count tokens for this model's context.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FOLDER",
+            autocompletion=model_names,
+            help="Count tokens for this model's context.",
+        ),
     ] = None,
     no_decode: Annotated[bool, typer.Option("--no-decode", help="Only look whether clips are there.")] = False,
     all_: Annotated[bool, typer.Option("--all", help=f"Name every place, not the first {SHOWN} of each kind.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Check files of training dialogues.
@@ -100,9 +109,12 @@ def _lines(report: Report, *, all_: bool) -> list[str]:
 def labels(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A JSONL file of dialogues.")],
     stage: Annotated[int, typer.Option(metavar="1|2", help="1: clips are watched; 2: descriptions stand for them.")],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Whose tokens.")] = "bundle",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FOLDER", autocompletion=model_names, help="Whose tokens.")
+    ] = "bundle",
     count: Annotated[int, typer.Option("--count", "-n", metavar="N", help="How many dialogues.")] = 1,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Show the first dialogues as training sees them: what is learned stands between [[ and ]]."""
@@ -122,7 +134,9 @@ def labels(
 @data.command(short_help="Compute what the visual encoder says of clips, once.")
 def precompute(
     files: Annotated[list[Path], typer.Argument(metavar="FILES", help="JSONL files of dialogues.")],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Whose encoder.")] = "bundle",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FOLDER", autocompletion=model_names, help="Whose encoder.")
+    ] = "bundle",
     features: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to keep them (else the cache folder).")
     ] = None,
@@ -130,6 +144,7 @@ def precompute(
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Compute the features of all clips of some files, for stage 1.
@@ -169,6 +184,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Convert a public dataset to training dialogues.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, NoColor, Plain, Quiet
 from gpt4video_cli.cli.terminal import DIM, clean_line, say
 from gpt4video_cli.errors import ExitCode, UsageError
 
@@ -31,6 +31,7 @@ def safety_set(
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Make dialogues with polite refusals from RealToxicityPrompts, for train --stage 2.

@@ -13,8 +13,8 @@ import typer
 
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.folders import data_folder
-from gpt4video_cli.cli.options import Debug, Json, NoColor
-from gpt4video_cli.cli.terminal import clean_line
+from gpt4video_cli.cli.options import Debug, Json, NoColor, Plain
+from gpt4video_cli.cli.terminal import clean_line, print_lines
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
 from gpt4video_cli.weights.find_generator import find_generator, generator_folder, known_generators
 from gpt4video_cli.weights.locate import DEFAULT_MODEL, find_model, home, known_models
@@ -43,9 +43,10 @@ def doctor(
     json: Json = False,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out what needs PyTorch: the devices.")] = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
-    """Say what is installed, which devices and models there are, and what is missing.
+    """Say what is installed and what is missing: packages, devices, engines, models, guards.
 
     Ends with exit code 1 if something is missing that the program cannot work without.
     """
@@ -55,7 +56,7 @@ def doctor(
 
         print_json(report)
     else:
-        print("\n".join(map(clean_line_keeping_indent, as_lines(report))), flush=True)
+        print_lines(map(clean_line_keeping_indent, as_lines(report)))
     return int(ExitCode.FAILED if report["missing"] else ExitCode.DONE)
 
 
@@ -78,9 +79,10 @@ def examine(*, quick: bool = False) -> dict[str, Any]:
         "engines": _engines(packages),
         "models": models,
         "generators": _generators(),
+        "guards": _guards(),
         "folders": _folders(),
         "missing": missing,
-        "warnings": warnings,
+        "warnings": [*warnings, *_configuration()],
     }
     if not quick and packages["torch"]:
         try:
@@ -104,6 +106,17 @@ def _packages() -> tuple[dict[str, str | None], list[str], list[str]]:
             if versions[name] is None:
                 complaints.append(f"{name} is not installed: {without}")
     return versions, missing, warnings
+
+
+def _configuration() -> list[str]:
+    """What is wrong with the configuration file or a variable, if anything is; the first of it."""
+    from gpt4video_cli.cli.configuration import settings_by_command
+
+    try:
+        settings_by_command()
+    except Gpt4VideoError as error:
+        return [error.line()]
+    return []
 
 
 def _ffmpeg() -> dict[str, str]:
@@ -159,7 +172,7 @@ def _models() -> tuple[list[dict[str, Any]], str | None]:
             problems[name] = error.line()
             models.append({"name": name, "installed": False, "problem": problems[name]})
         else:
-            place = {"folder": str(folder), "bytes": _size(folder)}
+            place = {"folder": str(folder), "bytes": _size(folder), "gguf": _gguf_files(folder)}
             models.append({"name": name, "installed": True, "summary": card.summary, **place})
     problem = problems.get(DEFAULT_MODEL)
     return models, None if problem is None else f"the default model: {problem}"
@@ -180,6 +193,34 @@ def _generators() -> list[dict[str, Any]]:
     return found
 
 
+def _gguf_files(folder: Path) -> list[dict[str, Any]]:
+    """The model's GGUF files, beside its other weights or in the user's cache folder; llama.cpp runs these."""
+    from gpt4video_cli.language.choose_engine import find_gguf_files
+
+    try:
+        files = find_gguf_files(folder)
+    except (Gpt4VideoError, OSError) as error:
+        return [{"problem": clean_line(str(error))}]
+    return [{"kind": file.kind, "path": str(file.path), "bytes": _file_size(file.path)} for file in files]
+
+
+def _guards() -> list[dict[str, Any]]:
+    """Every known safety guard, on this machine or not; the first one is part of the program."""
+    from gpt4video_cli.safety.gates import BUILTIN
+    from gpt4video_cli.weights.find_guard import guard_folder, known_guards
+    from gpt4video_cli.weights.guard_card import read_guard_card
+
+    found: list[dict[str, Any]] = [{"name": BUILTIN, "installed": True, "part_of_the_program": True}]
+    for name, path in sorted(known_guards().items()):
+        try:
+            folder = guard_folder(read_guard_card(path), path)
+        except Gpt4VideoError as error:
+            found.append({"name": name, "installed": False, "problem": error.line()})
+        else:
+            found.append({"name": name, "installed": True, "folder": str(folder), "bytes": _size(folder)})
+    return found
+
+
 def _folders() -> dict[str, dict[str, Any]]:
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
     folders = {"data": data_folder(), "cache": home(), "hub cache": hub.expanduser()}
@@ -187,6 +228,13 @@ def _folders() -> dict[str, dict[str, Any]]:
         name: {"path": str(folder), "exists": folder.is_dir(), "bytes": _size(folder)}
         for name, folder in folders.items()
     }
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _size(folder: Path) -> int:
@@ -217,11 +265,20 @@ def as_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"  {device['name']:18}{device['what']}{memory}")
     lines += ["", "engines"]
     lines += [f"  {name:18}{'ready' if ready else 'packages missing'}" for name, ready in report["engines"].items()]
-    for kind in ("models", "generators"):
+    for kind in ("models", "generators", "guards"):
         lines += ["", kind]
         for model in report[kind]:
-            what = f"{_human(model['bytes'])}, {model['folder']}" if model["installed"] else "not installed"
-            lines.append(f"  {model['name']:20}{what}")
+            what = "not installed"
+            if model["installed"]:
+                own = model.get("part_of_the_program")
+                what = "part of the program" if own else f"{_human(model['bytes'])}, {model['folder']}"
+            lines.append(f"  {model['name']:20}  {what}")
+            for file in model.get("gguf", ()):
+                lines.append(
+                    f"    {file['problem']}"
+                    if "problem" in file
+                    else f"    {'GGUF ' + file['kind']:18}  {_human(file['bytes'])}, {file['path']}"
+                )
     lines += ["", "folders"]
     for name, folder in report["folders"].items():
         lines.append(f"  {name:18}{_human(folder['bytes']) if folder['exists'] else 'not there yet'}, {folder['path']}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpt4video_cli.cli.option_panels import MODEL
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.adapters import OFF, AdapterWish, parse_adapters
 from gpt4video_cli.language.engine_wish import EngineWish
@@ -23,6 +24,7 @@ Engine = Annotated[
         metavar="NAME",
         help="auto, torch, llama (llama.cpp) or llama:KIND such as llama:q8_0. auto: llama.cpp where there is no GPU "
         "and a GGUF file lies there.",
+        rich_help_panel=MODEL,
     ),
 ]
 Adapters = Annotated[
@@ -31,22 +33,35 @@ Adapters = Annotated[
         "--adapter",
         metavar="NAME[:SCALE]",
         help="LoRA adapter of the model, or a path (repeat it, or use commas); off: none, not even the model's own.",
+        rich_help_panel=MODEL,
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", help="llama.cpp: CPU threads (default: one for each core).")
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", help="llama.cpp: CPU threads (default: one for each core).", rich_help_panel=MODEL
+    ),
 ]
 GpuLayers = Annotated[
-    int | None, typer.Option("--gpu-layers", metavar="N", help="llama.cpp: layers on the GPU (default: all it can).")
+    int | None,
+    typer.Option(
+        "--gpu-layers", metavar="N", help="llama.cpp: layers on the GPU (default: all it can).", rich_help_panel=MODEL
+    ),
 ]
 FlashAttention = Annotated[
     str,
     typer.Option(
-        "--flash-attention", metavar="auto|on|off", help="llama.cpp: auto is off for weights of 16 and 32 bits."
+        "--flash-attention",
+        metavar="auto|on|off",
+        help="llama.cpp: auto is off for weights of 16 and 32 bits.",
+        rich_help_panel=MODEL,
     ),
 ]
 KvType = Annotated[
-    str, typer.Option("--kv-type", metavar="TYPE", help="llama.cpp: keys and values as auto, f32, f16 or q8_0.")
+    str,
+    typer.Option(
+        "--kv-type", metavar="TYPE", help="llama.cpp: keys and values as auto, f32, f16 or q8_0.", rich_help_panel=MODEL
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, Json, Model, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, Json, Model, NoColor, Plain, Quiet
 from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, open_gates, read_policy
 from gpt4video_cli.cli.terminal import DIM, Status, clean, say
 from gpt4video_cli.errors import ExitCode, UsageError
@@ -46,6 +46,7 @@ def safety(
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Ask guards and model the queries of a safety benchmark.

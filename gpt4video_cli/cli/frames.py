@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt4video_cli.cli import options as opt
+from gpt4video_cli.cli.clip_urls import SECONDS, SIZE, PrivateUrls, UrlSize, UrlTime, fetch_clips, set_up
 from gpt4video_cli.cli.terminal import clean_line
 from gpt4video_cli.errors import ExitCode, UsageError
 
@@ -36,10 +37,14 @@ def frames(
     width: Annotated[int, typer.Option(metavar="PX", help="Width of each frame on the sheet, in pixels.")] = 240,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     time_limit: opt.TimeLimit = 10.0,
+    url_size: UrlSize = SIZE,
+    url_time: UrlTime = SECONDS,
+    allow_private_urls: PrivateUrls = False,
     json: opt.Json = False,
     no_preview: Annotated[bool, typer.Option("--no-preview", help="Draw no frames in the terminal.")] = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
+    plain: opt.Plain = False,
     debug: opt.Debug = False,
 ) -> int:
     """Show what is seen of a clip, and when.
@@ -51,6 +56,7 @@ def frames(
         frames=frames, fps=fps, max_frames=max_frames, start=start, end=end, at=at, sampling=sampling
     )
     opt.check_time_limit(time_limit)
+    set_up(url_size, url_time, allow_private_urls)
     _check_layout(columns, width)
     target = None
     if output is not None:
@@ -61,6 +67,7 @@ def frames(
     from gpt4video_cli.cli.terminal import Status
     from gpt4video_cli.video.reader import FrameReader
 
+    fetch_clips([clip], quiet=quiet)
     with FrameReader() as reader, Status(f"reading {clip} ...", quiet=quiet):
         seen = reader.read(clip, plan, min_side=width, time_limit=time_limit)
     if target is not None:

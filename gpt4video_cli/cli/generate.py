@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt4video_cli.cli import options as opt
+from gpt4video_cli.cli.completion import model_names
+from gpt4video_cli.cli.option_panels import FILMING, MODEL, OUTPUT
 from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, Verbose, read_policy
+from gpt4video_cli.cli.template_options import Template, Var, chosen_prompt
 from gpt4video_cli.errors import InputError, UsageError
 from gpt4video_cli.gallery.generator import FilmRequest
 from gpt4video_cli.gallery.limits import LARGEST_SEED, complete
@@ -55,6 +58,8 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(metavar="TEXT", help="What the clip shall show; '-' reads it from stdin.")
     ] = None,
+    template: Template = None,
+    var: Var = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Film the text as it is, without an assistant that describes it in detail.")
     ] = False,
@@ -64,26 +69,45 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", "-n", metavar="N", help="Several clips, one seed apart.")] = 1,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The same seed gives the same clip (default 0).")
+        int | None,
+        typer.Option(metavar="N", help="The same seed gives the same clip (default 0).", rich_help_panel=FILMING),
     ] = None,
-    frames: Annotated[int | None, typer.Option(metavar="N", help="How many frames.")] = None,
-    fps: Annotated[float | None, typer.Option(metavar="RATE", help="Frames shown in a second.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height in pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(metavar="N", help="How many frames.", rich_help_panel=FILMING)] = None,
+    fps: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Frames shown in a second.", rich_help_panel=FILMING)
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Width and height in pixels.", rich_help_panel=FILMING)
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Steps of denoising: more are slower and finer.")
+        int | None,
+        typer.Option(metavar="N", help="Steps of denoising: more are slower and finer.", rich_help_panel=FILMING),
     ] = None,
-    guidance: Annotated[float | None, typer.Option(metavar="X", help="How closely to follow the text.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(metavar="X", help="How closely to follow the text.", rich_help_panel=FILMING)
+    ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="ddim, dpm++2m, euler, unipc, flow-euler, ...")
+        str | None,
+        typer.Option(metavar="NAME", help="ddim, dpm++2m, euler, unipc, flow-euler, ...", rich_help_panel=FILMING),
     ] = None,
-    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What the clip shall not show.")] = None,
+    negative: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the clip shall not show.", rich_help_panel=FILMING)
+    ] = None,
     generator: opt.Generator = None,
     video: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The clip to start from, for models that redraw one.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The clip to start from, for models that redraw one.", rich_help_panel=FILMING
+        ),
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(metavar="X", help="With --video: how much is drawn anew, up to 1.")
+        float | None,
+        typer.Option(metavar="X", help="With --video: how much is drawn anew, up to 1.", rich_help_panel=FILMING),
     ] = None,
+    guidance_pass: opt.GuidancePass = None,
+    guidance_until: opt.GuidanceUntil = None,
+    cache_threshold: opt.CacheThreshold = None,
+    cache_every: opt.CacheEvery = None,
     again: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="Make a clip again, from its .json or from itself.")
     ] = None,
@@ -91,26 +115,49 @@ def generate(
         str | None, typer.Option(metavar="FILE", help="Finish a run that died while decoding, from its latents.")
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which assistant describes the clip.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FOLDER",
+            autocompletion=model_names,
+            help="Which assistant describes the clip.",
+        ),
     ] = "bundle",
     device: opt.Device = "auto",
     dtype: opt.DType = "auto",
     offload: Annotated[
-        str, typer.Option(metavar="none|model|sequential", help="Keep parts off the GPU until it is their turn.")
+        str,
+        typer.Option(
+            metavar="none|model|sequential",
+            help="Keep parts off the GPU until it is their turn.",
+            rich_help_panel=MODEL,
+        ),
     ] = "none",
-    no_vae_slicing: Annotated[bool, typer.Option("--no-vae-slicing", help="Decode all frames at once.")] = False,
-    no_vae_tiling: Annotated[bool, typer.Option("--no-vae-tiling", help="Decode large frames in one piece.")] = False,
+    no_vae_slicing: Annotated[
+        bool, typer.Option("--no-vae-slicing", help="Decode all frames at once.", rich_help_panel=MODEL)
+    ] = False,
+    no_vae_tiling: Annotated[
+        bool, typer.Option("--no-vae-tiling", help="Decode large frames in one piece.", rich_help_panel=MODEL)
+    ] = False,
+    compile_blocks: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the model first: pays back over many clips.", rich_help_panel=MODEL),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not say in the clip and beside it how it was made.")
     ] = False,
-    no_preview: Annotated[bool, typer.Option("--no-preview", help="No film strip in the terminal.")] = False,
+    no_preview: Annotated[
+        bool, typer.Option("--no-preview", help="No film strip in the terminal.", rich_help_panel=OUTPUT)
+    ] = False,
     policy: PolicyName = STANDARD.name,
     no_guard: NoGuard = None,
     verbose: Verbose = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
+    plain: opt.Plain = False,
     debug: opt.Debug = False,
 ) -> int:
     """Film a text.
@@ -118,6 +165,7 @@ def generate(
     The assistant writes a detailed prompt first, which gives better clips; --raw sends the text as it is. The clip's
     path goes to stdout. Beside the clip a .json says how it was made.
     """
+    prompt = chosen_prompt(prompt, template, var, written="a text")
     given: dict[str, Any] = {
         "seed": seed,
         "frames": frames,
@@ -128,12 +176,16 @@ def generate(
         "negative_prompt": negative,
         "video": video,
         "strength": strength,
+        "guidance_pass": guidance_pass,
+        "guidance_until": guidance_until,
+        "cache_threshold": cache_threshold,
+        "cache_every": cache_every,
         **opt.parse_size(size),
     }
     given = {name: value for name, value in given.items() if value is not None}
     opt.check_device(device, dtype, 1.0)
     chosen = read_policy(policy, no_guard)
-    loading = LoadOptions(device, dtype, _offload(offload), not no_vae_slicing, not no_vae_tiling)
+    loading = LoadOptions(device, dtype, _offload(offload), not no_vae_slicing, not no_vae_tiling, compile_blocks)
     if not 1 <= samples <= MOST_SAMPLES:
         raise UsageError(f"-n is {samples}; it must be between 1 and {MOST_SAMPLES}")
     if resume is not None:
@@ -239,7 +291,7 @@ def _resumed(path: str, generator: str | None, loading: LoadOptions, *, refused:
     """A clip whose latents are on disk; what shapes a clip was decided when they were made."""
     if refused:
         option = {"again": "--from", "prompt": "a text", "negative_prompt": "--negative"}.get(refused[0])
-        option = option or ("--size" if refused[0] in ("width", "height") else f"--{refused[0]}")
+        option = option or ("--size" if refused[0] in ("width", "height") else f"--{refused[0].replace('_', '-')}")
         raise UsageError(f"--resume finishes a clip as it was begun; {option} cannot be given with it")
     from gpt4video_cli.gallery.latents_file import read_header
 

@@ -19,8 +19,9 @@ from prompt_toolkit.output import ColorDepth, create_output
 from prompt_toolkit.styles import Style
 
 from gpt4video_cli.cli.folders import data_folder
+from gpt4video_cli.cli.plain_lines import ask_plainly
 from gpt4video_cli.cli.settings import SETTINGS
-from gpt4video_cli.cli.terminal import clean, say, wants_colour
+from gpt4video_cli.cli.terminal import clean, is_plain, say, wants_colour
 
 HISTORY_NAME = "chat_history"
 
@@ -52,6 +53,8 @@ class LineEditor:
 
 def ask_line(question: str, *, default: str = "") -> str:
     """One line, edited, that is not kept. Raises ``KeyboardInterrupt`` for Ctrl-C and ``EOFError`` for Ctrl-D."""
+    if is_plain():
+        return ask_plainly(question, default=default)
     stream = sys.stderr if sys.stderr.isatty() else sys.stdout
     depth = None if wants_colour(stream) else ColorDepth.DEPTH_1_BIT
     session: PromptSession[str] = PromptSession(output=create_output(stdout=stream), color_depth=depth)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from gpt4video_cli.cli.completion import card_names
 from gpt4video_cli.cli.confirm import confirm
 from gpt4video_cli.cli.models_export import export
 from gpt4video_cli.cli.models_import import import_
 from gpt4video_cli.cli.models_pull import human, pull
-from gpt4video_cli.cli.options import Debug, Json, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, Json, NoColor, Plain, Quiet
+from gpt4video_cli.cli.table import print_table
 from gpt4video_cli.cli.terminal import Status, clean, clean_line, say
 from gpt4video_cli.errors import ExitCode
 
@@ -28,11 +30,15 @@ def _models() -> None:
     """List, fetch, check and remove models."""
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model of gpt4video models list.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A model of gpt4video models list.", autocompletion=card_names)
+]
 
 
 @models.command("list", short_help="Which models are here, and which can be fetched.")
-def list_(json: Json = False, no_color: NoColor = False, debug: Debug = False) -> int:
+def list_(
+    json: Json = False, quiet: Quiet = False, no_color: NoColor = False, plain: Plain = False, debug: Debug = False
+) -> int:
     """List all models that the program knows: on this machine, half fetched, or to be fetched.
 
     Sizes are of what lies on the disk; with ~ they are estimates from the number of parameters, at two bytes each.
@@ -47,21 +53,19 @@ def list_(json: Json = False, no_color: NoColor = False, debug: Debug = False) -
 
         print_json({"models": [asdict(entry) for entry in found]})
         return int(ExitCode.DONE)
-    rows = [("NAME", "KIND", "STATE", "SIZE", "LICENCE")]
+    rows = []
     for entry in found:
         size = "?" if entry.bytes is None else ("~" if entry.state == AVAILABLE else "") + human(entry.bytes)
         rows.append((entry.name, entry.kind, entry.state, size, entry.licence))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        print(clean_line("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]])), flush=True)
+    print_table(("NAME", "KIND", "STATE", "SIZE", "LICENCE"), rows)
     for entry in found:
-        if entry.licence == "?":  # its card cannot be read: the reason stands where the summary would
+        if entry.licence == "?" and not quiet:  # its card cannot be read: the reason stands where the summary would
             say(entry.summary)
     return int(ExitCode.DONE)
 
 
 @models.command(short_help="What a model is, needs and cannot do.")
-def show(name: Name, json: Json = False, no_color: NoColor = False, debug: Debug = False) -> int:
+def show(name: Name, json: Json = False, no_color: NoColor = False, plain: Plain = False, debug: Debug = False) -> int:
     """Show a model's card: what it is, its licence, where it comes from, memory by precision, limits, measurements."""
     from gpt4video_cli.weights import installed
 
@@ -103,6 +107,7 @@ def verify(
     ] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Compare every file of a fetched model with the hash that it had then; ends with exit code 4 if one differs."""
@@ -122,7 +127,7 @@ def verify(
 
 
 @models.command(short_help="The folder that a model is loaded from.")
-def path(name: Name, no_color: NoColor = False, debug: Debug = False) -> int:
+def path(name: Name, no_color: NoColor = False, plain: Plain = False, debug: Debug = False) -> int:
     """Print the folder that a model is loaded from; exit code 4 where it is not here."""
     from gpt4video_cli.weights import installed
 
@@ -136,6 +141,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Remove a model's folder and the files that its pull brought; says what that frees.
@@ -167,6 +173,7 @@ def merge(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The new model folder.")],
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Write a model whose adapter is part of its language model's weights, for programs that know no adapters."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gpt4video_cli.cli.models_import import Bar
-from gpt4video_cli.cli.options import Debug, NoColor, Quiet
+from gpt4video_cli.cli.options import Debug, NoColor, Plain, Quiet
 from gpt4video_cli.cli.terminal import clean_line, say
 from gpt4video_cli.errors import ExitCode, WeightsError
 
@@ -27,6 +27,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Write a model's language model, with its tokenizer, as one GGUF file, and its adapter as another.

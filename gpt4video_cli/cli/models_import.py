@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, NoColor, Quiet
-from gpt4video_cli.cli.terminal import clean_line, say
+from gpt4video_cli.cli.options import Debug, NoColor, Plain, Quiet
+from gpt4video_cli.cli.progress import WIDE_ENOUGH, ProgressLines
+from gpt4video_cli.cli.terminal import clean_line, columns, may_draw, say
 from gpt4video_cli.errors import ExitCode, UsageError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -29,6 +29,7 @@ def import_(
     shard_size: Annotated[float, typer.Option(metavar="GB", help="Largest file of weights.")] = 2.0,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Convert downloaded weights into a model folder: safetensors that other tools open too.
@@ -68,7 +69,8 @@ class Bar:
 
     def __init__(self, text: str, *, quiet: bool) -> None:
         self._text = text
-        self._possible = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self._possible = may_draw(sys.stderr) and not quiet
+        self._lines = ProgressLines(quiet=quiet)
         self._progress: Any = None
         self._task: Any = None
 
@@ -80,14 +82,16 @@ class Bar:
 
     def show(self, done: int, total: int) -> None:
         """``done`` of ``total`` bytes are written."""
+        self._lines.show(self._text, f"{100 * done // max(1, total)} %" if done else "")
         if not self._possible:
             return
         if self._progress is None:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            bar = [BarColumn(), DownloadColumn()] if columns(sys.stderr) >= WIDE_ENOUGH else []
+            parts = (TextColumn("{task.description}"), *bar, TimeRemainingColumn())
+            self._progress = Progress(*parts, console=Console(stderr=True), transient=True)
             self._progress.start()
             self._task = self._progress.add_task(self._text, total=total)
         self._progress.update(self._task, completed=done)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt4video_cli.cli.completion import card_names
 from gpt4video_cli.cli.confirm import confirm
-from gpt4video_cli.cli.options import Debug, NoColor, Quiet
-from gpt4video_cli.cli.terminal import Status, clean_line, say
+from gpt4video_cli.cli.options import Debug, NoColor, Plain, Quiet
+from gpt4video_cli.cli.progress import ProgressLines
+from gpt4video_cli.cli.terminal import Status, clean_line, columns, may_draw, say
 from gpt4video_cli.errors import CancelledError, ExitCode
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of gpt4video models list.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model of gpt4video models list.", autocompletion=card_names)
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be fetched.")] = False,
     offline: Annotated[
@@ -27,6 +30,7 @@ def pull(
     ] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Fetch a model's weights and print the folder they are loaded from.
@@ -85,6 +89,10 @@ def _lines(plan: PullPlan) -> list[str]:
     return lines
 
 
+FULL_WIDTH = 100
+"""Columns that a bar with a file's name, sizes, speed and time takes; narrower terminals get less of it."""
+
+
 def human(size: float) -> str:
     """Bytes in the unit that suits: ``14.1 GB``, ``320 MB``, ``5 kB``."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -102,9 +110,11 @@ class _Bars:
         self._done: dict[str, int] = {}
         self._tasks: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._possible = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self._possible = may_draw(sys.stderr) and not quiet
+        self._lines = ProgressLines(quiet=quiet)
         self._progress: Any = None
         self._total: Any = None
+        self._room = 0
 
     def __enter__(self) -> _Bars:
         if self._possible:
@@ -118,12 +128,13 @@ class _Bars:
                 TransferSpeedColumn,
             )
 
+            wide = columns(sys.stderr) >= FULL_WIDTH
+            self._room = max(10, min(40, columns(sys.stderr) - 20))
+            more = [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()] if wide else [TimeRemainingColumn()]
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=20 if wide else 8),
+                *more,
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -137,12 +148,16 @@ class _Bars:
 
     def report(self, name: str, done: int) -> None:
         """Called from several threads."""
-        if self._progress is None or name not in self._sizes:
+        if name not in self._sizes:
             return
         with self._lock:
             self._done[name] = done
+            total = sum(self._sizes.values())
+            self._lines.show("fetching", f"{human(sum(self._done.values()))} of {human(total)}")
+            if self._progress is None:
+                return
             if name not in self._tasks and done < self._sizes[name]:
-                short = clean_line(name.split("/", 2)[2])[-40:]  # without OWNER/NAME
+                short = clean_line(name.split("/", 2)[2])[-self._room :]  # without OWNER/NAME
                 self._tasks[name] = self._progress.add_task(short, total=self._sizes[name])
             if name in self._tasks:
                 self._progress.update(self._tasks[name], completed=done, visible=done < self._sizes[name])

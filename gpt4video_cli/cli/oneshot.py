@@ -14,6 +14,7 @@ from gpt4video_cli.cli.render import Renderer, print_json, shown_text
 from gpt4video_cli.cli.terminal import Status
 from gpt4video_cli.errors import ExitCode, Gpt4VideoError
 from gpt4video_cli.session import Message
+from gpt4video_cli.strict_json import loads
 
 if TYPE_CHECKING:
     from gpt4video_cli.cli.chat import ChatRequest
@@ -30,7 +31,7 @@ def answer_once(request: ChatRequest, startup: Startup) -> int:
     renderer = Renderer(
         quiet=request.quiet,
         receipts=request.receipts,
-        answer=not request.json,
+        answer=not request.json and request.answer.schema is None,
         waiting=loading,
         verbose=request.verbose,
     )
@@ -48,6 +49,8 @@ def answer_once(request: ChatRequest, startup: Startup) -> int:
         request.keeper.keep(session)
     if request.json:
         print_json(as_dict(request, renderer, filmed, startup))
+    elif request.answer.schema is not None and renderer.refusal is None and renderer.done is not None:
+        print_json(loads(renderer.done.answer.encode()))  # whole, where a terminal's line breaks would damage it
     write_page(request.html, session, startup.reader, quiet=request.quiet)
     if failure is not None:  # told when the answer is out
         raise failure

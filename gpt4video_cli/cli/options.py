@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from gpt4video_cli.cli.completion import generator_names, model_names
+from gpt4video_cli.cli.option_panels import ANSWERING, FILMING, LOOKING, MODEL, OUTPUT
+from gpt4video_cli.cli.terminal import PLAIN
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.video.sampling import SamplingPlan
@@ -26,10 +29,14 @@ _LARGEST_SEED = 2**63 - 1
 
 @dataclass
 class Switches:
-    """What holds for the whole program run. ``started``: when this module was imported, by ``time.perf_counter``."""
+    """What holds for the whole program run. ``started``: when this module was imported, by ``time.perf_counter``.
+
+    ``settings``: what the configuration set for the command that runs, see ``configuration.py``.
+    """
 
     debug: bool = False
     started: float = field(default_factory=time.perf_counter)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 switches = Switches()
@@ -46,60 +53,186 @@ def _no_colour(value: bool) -> bool:
     return value
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_debug, is_eager=True)]
-NoColor = Annotated[
-    bool, typer.Option("--no-color", help="No colour (also: NO_COLOR=1).", callback=_no_colour, is_eager=True)
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+def _plain(value: bool) -> bool:
+    if value:
+        os.environ[PLAIN] = "1"
+    return value
 
-Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which model answers.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
-DType = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16.")]
-Precision = Annotated[
-    str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16, float16; 8bit, 4bit with bitsandbytes.")
+
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show the traceback of an error.", callback=_debug, is_eager=True, rich_help_panel=OUTPUT
+    ),
 ]
-Offload = Annotated[bool, typer.Option("--offload", help="Layers that no GPU has room for stay in the main memory.")]
+NoColor = Annotated[
+    bool,
+    typer.Option(
+        "--no-color", help="No colour (also: NO_COLOR=1).", callback=_no_colour, is_eager=True, rich_help_panel=OUTPUT
+    ),
+]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain",
+        help="Line by line, for screen readers: no colour, nothing drawn, nothing rewritten (also: GPT4VIDEO_PLAIN=1).",
+        callback=_plain,
+        is_eager=True,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME|FOLDER", autocompletion=model_names, help="Which model answers.")
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=MODEL)]
+DType = Annotated[
+    str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="auto, float32, bfloat16, float16; 8bit, 4bit with bitsandbytes.",
+        rich_help_panel=MODEL,
+    ),
+]
+VisionDType = Annotated[
+    str,
+    typer.Option(
+        "--vision-dtype",
+        metavar="TYPE",
+        help="Of the visual encoder alone: auto, float32, bfloat16, float16; int8 on a CPU.",
+        rich_help_panel=MODEL,
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", help="Layers that no GPU has room for stay in the main memory.", rich_help_panel=MODEL),
+]
 ContextLength = Annotated[
     int | None,
-    typer.Option("--context-length", metavar="N", help="Remember N tokens at most, which takes less memory."),
+    typer.Option(
+        "--context-length",
+        metavar="N",
+        help="Remember N tokens at most, which takes less memory.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Explain = Annotated[
-    bool, typer.Option("--explain", help="Print which part of the model would go where, in GB, and load nothing.")
+    bool,
+    typer.Option(
+        "--explain",
+        help="Print which part of the model would go where, in GB, and load nothing.",
+        rich_help_panel=MODEL,
+    ),
 ]
 NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Look at all clips anew, and keep nothing of them for the next time.")
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Look at all clips anew, and keep nothing of them for the next time.",
+        rich_help_panel=LOOKING,
+    ),
 ]
 
 Frames = Annotated[
-    int | None, typer.Option(metavar="N", help="Look at N moments of each clip, evenly spread (else the model's own).")
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Look at N moments of each clip, evenly spread (else the model's own).",
+        rich_help_panel=LOOKING,
+    ),
 ]
-Fps = Annotated[float | None, typer.Option(metavar="RATE", help="Look at this many moments a second instead.")]
-MaxFrames = Annotated[int | None, typer.Option(metavar="N", help="With --fps: at most N moments.")]
-Start = Annotated[str | None, typer.Option(metavar="TIME", help="Look from here on: seconds or [H:]MM:SS.")]
-End = Annotated[str | None, typer.Option(metavar="TIME", help="Look up to here.")]
+Fps = Annotated[
+    float | None,
+    typer.Option(metavar="RATE", help="Look at this many moments a second instead.", rich_help_panel=LOOKING),
+]
+MaxFrames = Annotated[
+    int | None, typer.Option(metavar="N", help="With --fps: at most N moments.", rich_help_panel=LOOKING)
+]
+Start = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Look from here on: seconds or [H:]MM:SS.", rich_help_panel=LOOKING)
+]
+End = Annotated[str | None, typer.Option(metavar="TIME", help="Look up to here.", rich_help_panel=LOOKING)]
 At = Annotated[
-    list[str] | None, typer.Option(metavar="TIMES", help="Look at exactly these times (repeat it, or use commas).")
+    list[str] | None,
+    typer.Option(
+        metavar="TIMES", help="Look at exactly these times (repeat it, or use commas).", rich_help_panel=LOOKING
+    ),
 ]
 Sampling = Annotated[
     str | None,
-    typer.Option(metavar="exact|keyframe", help="exact: the frame shown at each time; keyframe: one near it, faster."),
+    typer.Option(
+        metavar="exact|keyframe",
+        help="exact: the frame shown at each time; keyframe: one near it, faster.",
+        rich_help_panel=LOOKING,
+    ),
 ]
-TimeLimit = Annotated[float, typer.Option(metavar="SECONDS", help="Give up on a clip that takes longer to decode.")]
+TimeLimit = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", help="Give up on a clip that takes longer to decode.", rich_help_panel=LOOKING),
+]
 
 Temperature = Annotated[
-    float | None, typer.Option(metavar="X", help="0: the likeliest words (default); above: varied.")
+    float | None,
+    typer.Option(metavar="X", help="0: the likeliest words (default); above: varied.", rich_help_panel=ANSWERING),
 ]
-TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Choose among words of this total chance.")]
-TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Choose among the K likeliest words; 0: all.")]
+TopP = Annotated[
+    float | None,
+    typer.Option("--top-p", metavar="P", help="Choose among words of this total chance.", rich_help_panel=ANSWERING),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", metavar="K", help="Choose among the K likeliest words; 0: all.", rich_help_panel=ANSWERING),
+]
 RepetitionPenalty = Annotated[
-    float | None, typer.Option("--repetition-penalty", metavar="X", help="Above 1: repeat less.")
+    float | None,
+    typer.Option("--repetition-penalty", metavar="X", help="Above 1: repeat less.", rich_help_panel=ANSWERING),
 ]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same answer (default 0).")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Longest answer, in tokens.")]
-Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text (repeatable).")]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="The same seed gives the same answer (default 0).", rich_help_panel=ANSWERING),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", help="Longest answer, in tokens.", rich_help_panel=ANSWERING)
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="End the answer before this text (repeatable).", rich_help_panel=ANSWERING),
+]
 Generator = Annotated[
-    str | None, typer.Option("--generator", "-g", metavar="NAME|DIR", help="Which text-to-video model films.")
+    str | None,
+    typer.Option(
+        "--generator",
+        "-g",
+        metavar="NAME|DIR",
+        autocompletion=generator_names,
+        help="Which text-to-video model films.",
+        rich_help_panel=FILMING,
+    ),
+]
+
+GuidancePass = Annotated[
+    str | None,
+    typer.Option(metavar="batched|in-turn", help="Both texts of a step in one batch, or not.", rich_help_panel=FILMING),
+]
+GuidanceUntil = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Guide this share of the steps only, 0 to 1.", rich_help_panel=FILMING),
+]
+CacheThreshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="Transformers: skip blocks where the first changed less than this.", rich_help_panel=FILMING
+    ),
+]
+CacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="UNets: run the inner levels in every Nth step only.", rich_help_panel=FILMING),
 ]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt4video_cli.cli.completion import guard_names, policy_names
+from gpt4video_cli.cli.option_panels import OUTPUT, SAFETY
 from gpt4video_cli.cli.terminal import YELLOW, say
 from gpt4video_cli.safety.policy import STANDARD, Policy, find_policy
 
@@ -17,14 +19,26 @@ if TYPE_CHECKING:
 PolicyName = Annotated[
     str,
     typer.Option(
-        "--policy", metavar="strict|standard|FILE", envvar="GPT4VIDEO_POLICY", help="What the safety guards refuse."
+        "--policy",
+        metavar="strict|standard|FILE",
+        autocompletion=policy_names,
+        help="What the safety guards refuse.",
+        rich_help_panel=SAFETY,
     ),
 ]
 NoGuard = Annotated[
     list[str] | None,
-    typer.Option("--no-guard", metavar="NAME", help="Turn a guard off, or all for text or frames (repeat it)."),
+    typer.Option(
+        "--no-guard",
+        metavar="NAME",
+        autocompletion=guard_names,
+        help="Turn a guard off, or all for text or frames (repeat it).",
+        rich_help_panel=SAFETY,
+    ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Say every verdict of the safety guards.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Say every verdict of the safety guards.", rich_help_panel=OUTPUT)
+]
 
 
 def read_policy(name_or_file: str = STANDARD.name, no_guard: Sequence[str] | None = None) -> Policy:
@@ -41,8 +55,11 @@ def open_gates(policy: Policy) -> Gates:
     from gpt4video_cli.safety.gates import Gates
 
     if policy.off:
+        from gpt4video_cli.cli.configuration import where_set
+
         still = "; texts that involve minors in what is sexual are refused all the same"
-        say(f"safety: guards are turned off: {', '.join(sorted(policy.off))}{still}", style=YELLOW)
+        where = where_set("policy", "no_guard")
+        say(f"safety: guards are turned off: {', '.join(sorted(policy.off))}{still}{where}", style=YELLOW)
     return Gates.open(policy)
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
 from gpt4video_cli.cli.progress import ProgressBar
-from gpt4video_cli.cli.terminal import DIM, RED, YELLOW, Cleaner, Status, WordWrap, clean, clean_line, say
+from gpt4video_cli.cli.terminal import (
+    DIM,
+    RED,
+    YELLOW,
+    Cleaner,
+    Status,
+    WordWrap,
+    clean,
+    clean_line,
+    is_plain,
+    may_draw,
+    say,
+)
 from gpt4video_cli.events import (
     ClipReady,
     ClipSeen,
@@ -23,17 +36,22 @@ from gpt4video_cli.events import (
 from gpt4video_cli.strict_json import one_line
 from gpt4video_cli.video.sampling import SamplingReceipt
 
+_SENTENCE = re.compile(r"[.!?][\"')\]]*\s|\n")
+
 
 class AnswerStream:
     """The answer's text on stdout as it comes: cleaned, without blank space around it, one newline at its end.
 
-    On a terminal lines break between words; into a file or a pipe the text goes as it is.
+    On a terminal lines break between words; into a file or a pipe the text goes as it is. With ``--plain`` a terminal
+    gets whole sentences, because a screen reader begins anew with each piece.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._cleaner = Cleaner()
-        self._wrap = WordWrap(stream) if stream.isatty() else None
+        self._wrap = WordWrap(stream) if may_draw(stream) else None
+        self._sentences = stream.isatty() and is_plain()
+        self._waiting = ""
         self._blanks = ""
         self.open_line = False
         """Whether the last line has no newline yet."""
@@ -55,12 +73,21 @@ class AnswerStream:
         if self.open_line:
             if self._wrap is not None:
                 self._wrap.finish()
+            if self._waiting:
+                self._stream.write(self._waiting)
+                self._waiting = ""
             self._put("\n")
         self.open_line, self._blanks = False, ""
 
     def _put(self, text: str) -> None:
         if self._wrap is not None:
             self._wrap.write(text)
+        elif self._sentences:
+            text = self._waiting + text
+            end = max((found.end() for found in _SENTENCE.finditer(text)), default=0)
+            self._waiting = text[end:]
+            self._stream.write(text[:end])
+            self._stream.flush()
         else:
             self._stream.write(text)
             self._stream.flush()

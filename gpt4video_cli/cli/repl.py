@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,22 +13,30 @@ from typing import TYPE_CHECKING
 from gpt4video_cli import __version__
 from gpt4video_cli.cli.chat import ChatRequest
 from gpt4video_cli.cli.chat_films import ChatFilms, FilmWishes, ask_to_rewrite
+from gpt4video_cli.cli.clip_urls import fetch_clips
 from gpt4video_cli.cli.engine_options import adapter_lines, change_adapters
 from gpt4video_cli.cli.keeping import filmed_clips, write_page
 from gpt4video_cli.cli.line_editor import LineEditor
+from gpt4video_cli.cli.plain_lines import PlainLines
 from gpt4video_cli.cli.preview import show_seen
 from gpt4video_cli.cli.render import Renderer
 from gpt4video_cli.cli.saved_files import load_from, save_to, say_last
-from gpt4video_cli.cli.settings import Settings, dropped_files, find_setting, read_video_command, show
+from gpt4video_cli.cli.settings import Settings, find_setting, read_video_command, show
 from gpt4video_cli.cli.startup import Startup
-from gpt4video_cli.cli.terminal import BOLD, DIM, Status, no_echo, say, say_error
+from gpt4video_cli.cli.terminal import BOLD, DIM, Status, is_plain, no_echo, say, say_error
+from gpt4video_cli.cli.typed_paths import dropped_files
 from gpt4video_cli.errors import ClipError, ExitCode, Gpt4VideoError, UsageError
 from gpt4video_cli.events import Event, Refusal
 from gpt4video_cli.session import ClipRequest, Message
 from gpt4video_cli.video.sniff import sniff
+from gpt4video_cli.video.url import full_path
 
 if TYPE_CHECKING:
     from gpt4video_cli.assistant import Assistant
+
+
+LONGEST_COMMAND = 1000
+"""Characters. What is longer and begins with a ``/`` was pasted, and is no mistyped command."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,11 @@ class Repl:
         self._retries = 0
         self._draft = ""
         self._left = False
-        self._editor = LineEditor([(c.name, c.about) for c in COMMANDS.values()], path_commands=PATH_COMMANDS)
+        self._editor: LineEditor | PlainLines = (
+            PlainLines()
+            if is_plain()
+            else LineEditor([(c.name, c.about) for c in COMMANDS.values()], path_commands=PATH_COMMANDS)
+        )
 
     def run(self) -> None:
         """Until the person leaves."""
@@ -100,7 +111,7 @@ class Repl:
             COMMANDS[name].run(self, rest.strip())
         elif files := dropped_files(text):
             self._add([ClipRequest(path, self._settings.plan) for path in files])
-        elif text.startswith("/") and "\n" not in text and "/" not in name[1:]:
+        elif text.startswith("/") and "\n" not in text and "/" not in name[1:] and len(text) <= LONGEST_COMMAND:
             raise UsageError(f"no command {name}", hint=_nearest(name))
         else:
             self._ask(text)
@@ -126,7 +137,7 @@ class Repl:
             raise
         refusal = answered.refusal
         if refusal is not None and refusal.subject in ("user text", "user clip"):  # the message is as if never sent
-            self._queue = [clip for clip in self._queue if os.path.abspath(clip.path) != refusal.path]
+            self._queue = [clip for clip in self._queue if full_path(clip.path) != refusal.path]
         elif answered.done is not None:
             self._queue = []
             self._film(answered.prompts)
@@ -185,6 +196,7 @@ class Repl:
     def _add(self, clips: list[ClipRequest]) -> None:
         """Read clips now, so that one that cannot be read is told now; then queue them."""
         for clip in clips:
+            fetch_clips([clip.path], quiet=self._quiet)
             sniff(str(clip.path))
             with Status(f"reading {clip.path} ..."):
                 receipt = self._startup.receipt(clip)

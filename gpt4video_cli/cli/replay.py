@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt4video_cli.cli import options as opt
+from gpt4video_cli.cli.completion import model_names
 from gpt4video_cli.cli.sessions import session_ids
 from gpt4video_cli.cli.terminal import clean, clean_line, say
 from gpt4video_cli.errors import ExitCode
@@ -32,13 +33,21 @@ def replay(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Replay on this model (else only on the same one)."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FOLDER",
+            autocompletion=model_names,
+            help="Replay on this model (else only on the same one).",
+        ),
     ] = None,
     device: opt.Device = "auto",
     dtype: opt.Precision = "auto",
+    vision_dtype: opt.VisionDType = "auto",
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     no_color: opt.NoColor = False,
+    plain: opt.Plain = False,
     debug: opt.Debug = False,
 ) -> int:
     """Ask everything in a conversation again, with the same clips, options and seeds.
@@ -64,7 +73,8 @@ def replay(
         from gpt4video_cli.model.checkpoint import open_model
         from gpt4video_cli.video.reader import FrameReader
 
-        assistant = Assistant(open_model(place, LoadWish(device, dtype, engine=wish)), FrameReader())
+        loading = LoadWish(device, dtype, engine=wish, vision_dtype=vision_dtype)
+        assistant = Assistant(open_model(place, loading), FrameReader())
         if record is not None:
             check_same(assistant, record)
     with assistant:

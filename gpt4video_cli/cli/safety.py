@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, Json, NoColor
+from gpt4video_cli.cli.options import Debug, Json, NoColor, Plain
 from gpt4video_cli.cli.policy_options import NoGuard, PolicyName, open_gates, read_policy
 from gpt4video_cli.cli.terminal import clean_line
 from gpt4video_cli.errors import ExitCode, InputError
@@ -45,6 +45,7 @@ def check(
     no_guard: NoGuard = None,
     json: Json = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Judge texts, clips and pictures as chat and generate do.

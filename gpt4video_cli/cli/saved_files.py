@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpt4video_cli.cli.settings import local_path, split_paths
 from gpt4video_cli.cli.terminal import say
+from gpt4video_cli.cli.typed_paths import local_path, split_paths
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.session import FORMAT, Session
 from gpt4video_cli.session_clips import lost_clips

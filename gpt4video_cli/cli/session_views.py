@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from gpt4video_cli.cli.render import print_json
-from gpt4video_cli.cli.terminal import clean, clean_line, columns, say
+from gpt4video_cli.cli.table import print_table
+from gpt4video_cli.cli.terminal import clean, clean_line, say
 from gpt4video_cli.session import Session, Turn
 from gpt4video_cli.session_store import StoredSession
 
-_NARROWEST_TITLE = 20
 
-
-def print_list(stored: Sequence[StoredSession], *, json: bool) -> None:
+def print_list(stored: Sequence[StoredSession], *, json: bool, quiet: bool = False) -> None:
     """The table, or with ``json`` one object. Sessions that cannot be read are in both, with the reason."""
     if json:
         print_json({"sessions": [_as_dict(entry) for entry in stored]})
         return
     if not stored:
-        say("no conversations")
+        if not quiet:
+            say("no conversations")
         return
-    rows = [("ID", "AGE", "TURNS", "CLIPS", "TITLE"), *map(_row, stored)]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    room = columns(sys.stdout) - 1 - sum(widths) - 8 if sys.stdout.isatty() else None
-    for row in rows:
-        title = row[4] if room is None else row[4][: max(_NARROWEST_TITLE, room)]
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), title]).rstrip(), flush=True)
+    print_table(("ID", "AGE", "TURNS", "CLIPS", "TITLE"), [*map(_row, stored)])
 
 
 def print_turns(session: Session, session_id: str) -> None:

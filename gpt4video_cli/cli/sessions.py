@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, Json, NoColor, Quiet, TimeLimit
+from gpt4video_cli.cli.completion import model_names
+from gpt4video_cli.cli.options import Debug, Json, NoColor, Plain, Quiet, TimeLimit
 from gpt4video_cli.cli.terminal import clean, clean_line, columns, say
 from gpt4video_cli.errors import ExitCode, UsageError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gpt4video_cli.session_store import SessionStore
 
 sessions = typer.Typer(
-    help="List, read, continue, export and remove the conversations that were kept.",
+    help="Work with the conversations that were kept: list, read, continue, export, remove.",
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -24,7 +25,7 @@ sessions = typer.Typer(
 
 @sessions.callback()
 def _sessions() -> None:
-    """List, read, continue, export and remove the conversations that were kept.
+    """Work with the conversations that were kept: list, read, continue, export, remove.
 
     ID is a session's id, as much of its beginning as no other has, or its last six digits or the first of them.
     """
@@ -54,7 +55,9 @@ def list_(
         int | None, typer.Option("--limit", metavar="N", min=1, help="The last N only.", show_default=False)
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """List the conversations, the one that was changed last first: id, age, turns, clips and the first question."""
@@ -62,7 +65,7 @@ def list_(
 
     from gpt4video_cli.cli.session_views import print_list
 
-    print_list(list(islice(open_store().sessions(), limit)), json=json)
+    print_list(list(islice(open_store().sessions(), limit)), json=json, quiet=quiet)
     return int(ExitCode.DONE)
 
 
@@ -70,7 +73,9 @@ def list_(
 def search(
     words: Annotated[list[str], typer.Argument(metavar="WORDS", help="All of them must be in it.", show_default=False)],
     json: Json = False,
+    quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """List the conversations in which all the words occur, in questions or answers; capitals do not matter.
@@ -88,12 +93,12 @@ def search(
         text = "\n".join(part for turn in turns for part in (turn.text, turn.answer)).casefold()
         if turns and all(word in text for word in wanted):
             found.append(stored)
-    print_list(found, json=json)
+    print_list(found, json=json, quiet=quiet)
     return int(ExitCode.DONE if found else ExitCode.FAILED)
 
 
 @sessions.command(short_help="Read a conversation.")
-def show(session: Id, json: Json = False, no_color: NoColor = False, debug: Debug = False) -> int:
+def show(session: Id, json: Json = False, no_color: NoColor = False, plain: Plain = False, debug: Debug = False) -> int:
     """Print a conversation: questions, clips, answers, and the clips that were filmed. With --json: its whole file."""
     from gpt4video_cli.cli.session_views import print_turns
 
@@ -112,22 +117,42 @@ def show(session: Id, json: Json = False, no_color: NoColor = False, debug: Debu
 
 @sessions.command(short_help="Go on with a conversation.")
 def resume(
-    session: Id,
+    context: typer.Context,
+    session: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="Which one; without it you choose.", autocompletion=session_ids),
+    ] = None,
     clips: Annotated[
         list[str] | None,
         typer.Argument(metavar="CLIPS", help="New clips, or the new places of clips that were moved."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which model answers (else: the same).")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FOLDER",
+            autocompletion=model_names,
+            help="Which model answers (else: the same).",
+        ),
     ] = None,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Go on with a conversation; the same as gpt4video chat --resume ID, which takes more options."""
-    from gpt4video_cli.cli.chat import chat
+    from gpt4video_cli.cli.command_table import load_command
 
-    return chat(clips, model=model, resume=session, quiet=quiet)
+    chat = load_command("chat")  # the command and not its function: what is set for `chat` holds here, too
+    arguments = [
+        "--resume",
+        session or "",
+        *([] if model is None else ["--model", model]),
+        *(["--quiet"] if quiet else []),
+    ]
+    with chat.make_context("chat", [*arguments, "--", *(clips or [])], parent=context.find_root()) as inner:
+        return int(chat.invoke(inner))
 
 
 @sessions.command(short_help="Write a conversation to a file.")
@@ -143,6 +168,7 @@ def export(
     time_limit: TimeLimit = 10.0,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Write a conversation as Markdown, as one page of HTML or as JSON; the files' names go to stdout.
@@ -180,6 +206,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
     """Remove conversations. Clips, filmed ones too, are files of yours and stay."""

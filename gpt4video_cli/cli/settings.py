@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from gpt4video_cli.cli.chat_films import FilmWishes
 from gpt4video_cli.cli.options import answer_options, parse_size, sampling_plan
+from gpt4video_cli.cli.typed_paths import split_paths
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.session import ClipRequest
@@ -233,48 +229,3 @@ def _plan(words: Sequence[str], default: SamplingPlan) -> SamplingPlan:
         given |= {"frames": default.frames, "fps": default.fps}
         given.setdefault("max_frames", default.max_frames)
     return sampling_plan(**{"sampling": default.mode, **given})
-
-
-def split_paths(text: str) -> tuple[list[str], list[str]]:
-    """The paths and the words of options in what was typed, pasted or dropped onto the terminal.
-
-    Terminals drop files as ``'my clip.mp4'``, ``my\\ clip.mp4``, ``"C:\\clips\\a.mp4"`` or ``file:///my%20clip.mp4``; a
-    path with blanks that was typed without quotes is understood if that file exists.
-    """
-    text = text.strip()
-    found = re.search(r"(?:^|\s)--[a-z]", text)
-    head, options = (text[: found.start()], text[found.start() :]) if found else (text, "")
-    for whole, rest in ((text, ""), (head, options)):
-        if whole and os.path.exists(os.path.expanduser(whole)):
-            return [os.path.expanduser(whole)], _words(rest)
-    return [local_path(word) for word in _words(head)], _words(options)
-
-
-def _words(text: str) -> list[str]:
-    try:
-        if os.name == "nt":  # backslashes are not escapes there
-            return [word.strip("\"'") for word in shlex.split(text, posix=False)]
-        return shlex.split(text)
-    except ValueError:
-        raise UsageError("a quote is not closed") from None
-
-
-def local_path(word: str) -> str:
-    """``~`` and ``file://`` as plain paths."""
-    if word.lower().startswith("file://"):
-        return unquote(urlsplit(word).path)
-    return os.path.expanduser(word)
-
-
-_DROPPED = re.compile(r"""['"]?(?:/|~/|file://|[A-Za-z]:\\)""")
-
-
-def dropped_files(text: str) -> list[str]:
-    """The files, if ``text`` is nothing but full paths of files that exist, as dropping them onto a terminal types."""
-    if not _DROPPED.match(text) or "\n" in text.strip():
-        return []
-    try:
-        paths, options = split_paths(text)
-    except UsageError:
-        return []
-    return paths if paths and not options and all(Path(path).is_file() for path in paths) else []

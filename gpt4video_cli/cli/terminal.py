@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -99,9 +99,23 @@ def clean_line(text: str) -> str:
     return clean(re.sub("[\r\n\t\v\f\x85\u2028\u2029]+", " ", text)).strip()
 
 
+PLAIN = "GPT4VIDEO_PLAIN"
+"""The variable of the environment that ``--plain`` sets; child processes heed it too."""
+
+
+def is_plain() -> bool:
+    """Whether everything comes as lines that stay as they are: for screen readers, and for terminals like Emacs's."""
+    return os.environ.get(PLAIN, "").lower() not in ("", "0", "false", "no", "off") or os.environ.get("TERM") == "dumb"
+
+
+def may_draw(stream: TextIO) -> bool:
+    """Whether lines on ``stream`` may be drawn over: it is a terminal, and nobody asked for plain lines."""
+    return stream.isatty() and not is_plain()
+
+
 def wants_colour(stream: TextIO) -> bool:
-    """Colour is for terminals, unless NO_COLOR (no-color.org), --no-color or TERM=dumb says otherwise."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Colour is for terminals, unless NO_COLOR (no-color.org), --no-color, --plain or TERM=dumb says otherwise."""
+    return may_draw(stream) and not os.environ.get("NO_COLOR")
 
 
 def styled(text: str, code: str, stream: TextIO) -> str:
@@ -123,19 +137,37 @@ def say_error(text: str) -> None:
     print(styled("error:", RED, sys.stderr) + line.removeprefix("error:"), file=sys.stderr, flush=True)
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Clean ``lines`` on stdout; on a terminal the long ones go on, indented, between words."""
+    width = max(20, columns(sys.stdout) - 1) if may_draw(sys.stdout) else sys.maxsize
+    for line in lines:
+        indent = len(line) - len(line.lstrip(" ")) + 2
+        print(line if len(line) <= width else _fill(line, width, indent))
+    sys.stdout.flush()
+
+
 def _filled(line: str) -> str:
-    if not sys.stderr.isatty():
+    if not may_draw(sys.stderr):
         return line
     width = max(20, columns(sys.stderr) - 1)
-    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return _fill(line, width, 2)
+
+
+def _fill(line: str, width: int, indent: int) -> str:
+    blanks = " " * indent
+    return textwrap.fill(line, width, subsequent_indent=blanks, break_long_words=False, break_on_hyphens=False)
 
 
 class Status:
-    """A line on a terminal's stderr that goes away ("loading ..."); nothing where stderr is no terminal."""
+    """A line on a terminal's stderr that goes away ("loading ..."); nothing where stderr is no terminal.
+
+    With ``--plain`` it is a line that stays, and comes once.
+    """
 
     def __init__(self, text: str, *, quiet: bool = False) -> None:
         self._text = clean_line(text)
-        self._possible = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self._possible = sys.stderr.isatty() and not quiet
+        self._stays = is_plain()
         self._shown = False
 
     def __enter__(self) -> Status:
@@ -147,14 +179,18 @@ class Status:
 
     def show(self) -> None:
         """Show the line; the cursor stays in it."""
-        if self._possible and not self._shown:
-            self._shown = True
+        if not self._possible or self._shown:
+            return
+        self._shown = True
+        if self._stays:
+            say(self._text)
+        else:
             sys.stderr.write(styled(self._text[: columns(sys.stderr) - 1], DIM, sys.stderr))
             sys.stderr.flush()
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._shown:
+        if self._shown and not self._stays:
             self._shown = False
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()

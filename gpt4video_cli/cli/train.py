@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Quiet
+from gpt4video_cli.cli.completion import model_names
+from gpt4video_cli.cli.option_panels import LOOKING, MODEL, RUNNING, TRAINING
+from gpt4video_cli.cli.options import Debug, Device, Json, NoColor, Plain, Quiet
 from gpt4video_cli.cli.terminal import DIM, clean_line, say
 from gpt4video_cli.errors import ExitCode, UsageError
 
@@ -24,7 +26,10 @@ def train(
     data: Annotated[list[str] | None, typer.Option(metavar="FILE", help=HELP_DATA)] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME|FOLDER", help="Which model to start from.")
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME|FOLDER", autocompletion=model_names, help="Which model to start from."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Settings in TOML, as a run's settings.toml; flags win.")
@@ -32,41 +37,77 @@ def train(
     validation: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Dialogues to measure the loss on (else 1 % is held out).")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(metavar="N", help="End after N steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(metavar="X", help="How often all data is seen.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N steps.", rich_help_panel=TRAINING)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="X", help="How often all data is seen.", rich_help_panel=TRAINING)
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Dialogues in a step, over all processes.")
+        int | None, typer.Option(metavar="N", help="Dialogues in a step, over all processes.", rich_help_panel=TRAINING)
     ] = None,
     micro_batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Dialogues in memory at once; gradients add up to --batch-size.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Dialogues in memory at once; gradients add up to --batch-size.", rich_help_panel=TRAINING
+        ),
     ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", metavar="X", help="Peak of the learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same weights.")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.")] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", metavar="X", help="Peak of the learning rate.", rich_help_panel=TRAINING)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="The same seed gives the same weights.", rich_help_panel=TRAINING)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="auto, float32 or bfloat16.", rich_help_panel=MODEL)
+    ] = None,
     device: Device = "auto",
     on_error: Annotated[
-        str | None, typer.Option(metavar="stop|skip", help="What to do about a dialogue that cannot be used.")
+        str | None,
+        typer.Option(
+            metavar="stop|skip", help="What to do about a dialogue that cannot be used.", rich_help_panel=TRAINING
+        ),
     ] = None,
     packing: Annotated[
-        bool | None, typer.Option("--packing/--no-packing", help="Stage 2: let short dialogues share rows.")
+        bool | None,
+        typer.Option(
+            "--packing/--no-packing", help="Stage 2: let short dialogues share rows.", rich_help_panel=TRAINING
+        ),
     ] = None,
     gradient_checkpointing: Annotated[
-        bool | None, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+        bool | None,
+        typer.Option("--gradient-checkpointing", help="Less memory, a third more time.", rich_help_panel=MODEL),
     ] = None,
     four_bit: Annotated[
-        bool | None, typer.Option("--four-bit", help="Stage 2: hold the frozen weights in 4 bits (bitsandbytes).")
+        bool | None,
+        typer.Option(
+            "--four-bit", help="Stage 2: hold the frozen weights in 4 bits (bitsandbytes).", rich_help_panel=MODEL
+        ),
     ] = None,
     shard: Annotated[
-        bool | None, typer.Option("--shard", help="Several processes: each holds a piece of every weight (FSDP).")
+        bool | None,
+        typer.Option(
+            "--shard", help="Several processes: each holds a piece of every weight (FSDP).", rich_help_panel=MODEL
+        ),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where features of clips are kept (else the cache folder).")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Where features of clips are kept (else the cache folder).", rich_help_panel=LOOKING
+        ),
     ] = None,
     keep_features: Annotated[
-        bool | None, typer.Option("--keep-features/--no-keep-features", help="Stage 1: keep features of clips.")
+        bool | None,
+        typer.Option(
+            "--keep-features/--no-keep-features", help="Stage 1: keep features of clips.", rich_help_panel=LOOKING
+        ),
     ] = None,
-    evaluate_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between evaluations.")] = None,
-    save_every: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time between checkpoints.")] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps between evaluations.", rich_help_panel=RUNNING)
+    ] = None,
+    save_every: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Time between checkpoints.", rich_help_panel=RUNNING)
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="bundle|film", help="Make a bundled model from nothing instead.")
     ] = None,
@@ -77,9 +118,10 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> int:
-    """Train stage 1 (the abstractor, on clips) or stage 2 (an adapter of the language model, on text).
+    """Train a model: stage 1 (the abstractor, on clips) or 2 (an adapter of the language model, on text).
 
     The folder gets checkpoints, settings.toml, train.jsonl, loss.png and in the end a model that chat --model opens.
     """

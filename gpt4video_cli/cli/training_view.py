@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gpt4video_cli.cli.terminal import DIM, clean_line, say, wants_colour
+from gpt4video_cli.cli.terminal import DIM, clean_line, columns, say, wants_colour
 
 if TYPE_CHECKING:
     from gpt4video_cli.training.report import Report
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ROWS = 8
 """Reports that the live table shows."""
+HEADINGS = ("step", "loss", "validation", "rate", "gradient", "samples/s", "tokens/s", "MiB")
 
 
 class TrainingView:
@@ -87,10 +88,11 @@ class TrainingView:
 
         last = self._rows[-1]
         table = Table(title=f"stage {self._stage}: step {last.step} of {last.steps}, {duration(last.left)} left")
-        for heading in ("step", "loss", "validation", "rate", "gradient", "samples/s", "tokens/s", "MiB"):
+        shown = _fitting(columns(sys.stderr))
+        for heading in HEADINGS[:shown]:
             table.add_column(heading, justify="right")
         for row in self._rows:
-            table.add_row(
+            cells = (
                 str(row.step),
                 f"{row.loss:.4f}",
                 "" if row.evaluation is None else f"{row.evaluation:.4f}",
@@ -100,7 +102,16 @@ class TrainingView:
                 f"{row.tokens:.0f}",
                 f"{row.memory:.0f}",
             )
+            table.add_row(*cells[:shown])
         return Group(table, *(Text(_dialogue(answer), style="dim") for answer in self._answers))
+
+
+def _fitting(width: int) -> int:
+    """How many columns of the table fit into ``width``: the heading or 8 letters, a border and two blanks each."""
+    shown = len(HEADINGS)
+    while shown > 2 and 1 + sum(max(8, len(heading)) + 3 for heading in HEADINGS[:shown]) > width:
+        shown -= 1
+    return shown
 
 
 def _line(report: Report) -> str:

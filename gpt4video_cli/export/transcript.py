@@ -19,6 +19,7 @@ from gpt4video_cli.session_clips import LostClip, content_of, lost_clips
 from gpt4video_cli.video.contact_sheet import time_label
 from gpt4video_cli.video.reader import FrameReader
 from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.url import local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +130,7 @@ def _shown(name: str, about: str, path: str, plan: SamplingPlan, reader: FrameRe
         return ShownClip(name, about, (), note=f"cannot be read: {error.reason}")
     step = -(-len(seen.frames) // MOST_PICTURES)
     labels = [""] if seen.receipt.still else [time_label(float(seconds)) for seconds in seen.times[::step]]
-    return ShownClip(name, about, tuple(_pictures(seen.frames[::step], labels)), _playable(Path(path)))
+    return ShownClip(name, about, tuple(_pictures(seen.frames[::step], labels)), _playable(Path(local(path))))
 
 
 def _pictures(frames: np.ndarray, labels: list[str]) -> Iterable[Picture]:

@@ -30,8 +30,14 @@ def test_json_and_text_agree_with_what_is_installed(gpt4video: Any, environment:
     generators = {generator["name"]: generator for generator in report["generators"]}
     assert "gpt4video models pull zeroscope-v2-576w" in generators["zeroscope-v2-576w"]["problem"]
     assert "bundle-film" in generators
+    guards = {guard["name"]: guard for guard in report["guards"]}
+    assert guards["text"]["installed"] and not guards["toxic-bert"]["installed"]
+    (bundle,) = [model for model in report["models"] if model["name"] == "bundle"]
+    assert [(file["kind"], file["path"].endswith(".gguf")) for file in bundle["gguf"]] == [("f16", True)]
+    assert all(file["bytes"] > 1e6 for file in bundle["gguf"])
     text = "\n".join(doctor.as_lines(report))
     assert metadata.version("transformers") in text
+    assert "    GGUF f16" in text and "  toxic-bert            not installed" in text
 
 
 def test_quick_imports_no_models(environment: dict[str, str]) -> None:

@@ -77,6 +77,12 @@ def test_json_says_everything(film_model: Path, here: Path, capsys: pytest.Captu
         "4",
         "--frames",
         "3",
+        "--guidance-until",
+        "0.5",
+        "--guidance-pass",
+        "batched",
+        "--cache-threshold",
+        "0.1",
         "--json",
         "-q",
     ]
@@ -91,6 +97,8 @@ def test_json_says_everything(film_model: Path, here: Path, capsys: pytest.Captu
     settings = first["settings"]
     assert (settings["width"], settings["height"], settings["frames"], settings["fps"]) == (16, 32, 3, 4.0)
     assert (settings["steps"], settings["dtype"], settings["device"]) == (2, "float32", "cpu")
+    shortcuts = (settings["guidance_until"], settings["guidance_pass"], settings["cache_threshold"])
+    assert shortcuts == (0.5, "batched", 0.1) and settings["compile"] is False
     assert set(first["seconds"]) == {"load", "denoise", "decode", "safety"}
     assert json.loads(Path(first["side_car"]).read_text())["seed"] == 0
     assert frames_of(here / "a-1.mp4").shape == (3, 32, 16, 3)
@@ -173,6 +181,8 @@ BAD = [
     (["x", "-o", "a.avi"], ExitCode.USAGE, "the ending .avi is not known"),
     (["x", "-o", "nowhere/a.mp4"], ExitCode.USAGE, "nowhere: no such folder"),
     (["x", "-o", "taken.mp4"], ExitCode.USAGE, "taken.mp4: exists; --force replaces it"),
+    (["x", "--cache-every", "2"], ExitCode.USAGE, "--cache-every cannot be given: random (WanPipeline)"),
+    (["x", "--compile", "--cache-threshold", "0.1"], ExitCode.USAGE, "exclude each other"),
     (["x", "--video", "a.mp4"], ExitCode.USAGE, "films from text alone"),
     (["--from", "nothing.json"], ExitCode.INPUT, "nothing.json: cannot be read"),
     (["--from", "taken.mp4"], ExitCode.INPUT, "taken.mp4"),

@@ -131,30 +131,6 @@ def test_a_conversation(person: Person, folder: Path, home: dict[str, Any]) -> N
     assert history.stat().st_mode & 0o077 == 0
 
 
-def test_stopping_and_leaving(home: dict[str, str], folder: Path, random_model: Path) -> None:
-    arguments = ["red square.mp4", "-m", str(random_model), "--max-tokens", "1500"]
-    person = Person(home, folder, *arguments, columns=40)
-    person.waits_for_prompt("clip")
-    person.types("Talk for long, please")
-    person.sees("not screened: user clip")
-    person.sees(r"installed\)\s+[\s\S]{60}")  # the answer has begun
-    person.program.sendcontrol("c")
-    person.sees(r"\(stopped\)")
-    person.waits_for_prompt()
-    person.program.send("/fra\t")  # completion
-    person.sees("/frames")
-    person.program.send("\r")
-    person.sees("clip 1: ")
-    person.program.send("/video red\t")
-    person.sees(r"square\.mp4")
-    person.program.sendcontrol("c")
-    person.program.send("half a message")
-    person.program.sendcontrol("c")  # clears the line, and stays
-    person.waits_for_prompt()
-    person.program.sendcontrol("d")
-    assert person.has_left() == 0
-
-
 def test_a_bad_clip_on_the_command_line(home: dict[str, str], folder: Path, random_model: Path) -> None:
     person = Person(home, folder, "notes.mp4", "-m", str(random_model))
     shown = CONTROL.sub("", person.program.read())

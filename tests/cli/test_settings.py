@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt4video_cli.cli.options import answer_options, sampling_plan, seconds
-from gpt4video_cli.cli.settings import Settings, dropped_files, read_video_command, split_paths
+from gpt4video_cli.cli.settings import Settings, read_video_command
 from gpt4video_cli.errors import UsageError
 from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.video.sampling import SamplingPlan
@@ -40,32 +35,6 @@ def test_the_card_fills_what_was_not_given() -> None:
     assert sampling_plan(card=CARD) == SamplingPlan(frames=6, mode="keyframe")
     assert sampling_plan(fps=2.0, sampling="exact", card=CARD) == SamplingPlan(fps=2.0)
     assert answer_options({"seed": 3, "top_k": None}, CARD) == SamplingOptions(temperature=0.5, seed=3, max_tokens=9)
-
-
-@given(st.lists(st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs", "Cc"]), min_size=1)))
-def test_quoted_paths_come_back(names: list[str]) -> None:
-    paths = [f"/no/such/folder/{name}" for name in names]
-    if any(" --" in path for path in paths):
-        return
-    assert split_paths(" ".join(map(shlex.quote, paths))) == (paths, [])
-
-
-def test_paths_as_terminals_drop_them(tmp_path: Path) -> None:
-    clip = tmp_path / "my clip.mp4"
-    clip.touch()
-    backslashed = str(clip).replace(" ", "\\ ")
-    for typed in (f"'{clip}'", f'"{clip}"', backslashed, f"file://{clip}".replace(" ", "%20"), str(clip)):
-        assert split_paths(typed) == ([str(clip)], [])
-        assert split_paths(f"{typed} --frames 3") == ([str(clip)], ["--frames", "3"])
-        assert dropped_files(f"{typed} ") == [str(clip)]
-    assert dropped_files(f"what is in {clip}?") == []
-    assert dropped_files(str(tmp_path / "missing.mp4")) == []
-
-
-def test_a_path_with_dashes_inside(tmp_path: Path) -> None:
-    clip = tmp_path / "a --frames 3.mp4"
-    clip.touch()
-    assert split_paths(str(clip)) == ([str(clip)], [])
 
 
 def test_video_options() -> None:

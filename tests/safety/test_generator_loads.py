@@ -1,4 +1,4 @@
-"""A refused prompt loads nothing of a generator: in a conversation, a single answer, generate, and generate --raw.
+"""A refused prompt loads nothing of a generator: in a conversation, a single answer, generate, generate --raw, a batch.
 
 What is counted is every way into a generator's weights; the guard is the one that ships.
 """
@@ -97,6 +97,25 @@ def test_nothing_is_loaded_for_what_is_refused(
     out, err = capsys.readouterr()
     assert loads == [] and not list(Path().glob("*.mp4"))
     assert "refused (text, violence): Sorry, " in err and "behead" not in out + err
+
+
+def test_a_batch_loads_nothing_for_what_is_refused(
+    film_model: Path, tiny_model_folder: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused is what a job says, and what the model asks for in its answer; then one job that is allowed."""
+    said = {"id": "said", "prompt": HARM, "generate": True}
+    asked = {"id": "asked", "prompt": "a red circle", "generate": True}
+    Path("jobs.jsonl").write_text(f"{json.dumps(said)}\n{json.dumps(asked)}\n")
+    command = ["batch", "jobs.jsonl", "-o", "r.jsonl", "-q", "-m", str(tiny_model_folder), "-g", str(film_model)]
+    asks_for(HARM, monkeypatch)
+    assert run(command) == ExitCode.PARTIAL
+    errors = [json.loads(line) for line in Path("errors.jsonl").read_text().splitlines()]
+    refused = {line["id"]: (line["kind"], line["exit_code"], line["refusal"]["subject"]) for line in errors}
+    assert refused == {"said": ("refused", 5, "user text"), "asked": ("refused", 5, "generation prompt")}
+    assert loads == [] and Path("r.jsonl").read_bytes() == b"" and not list(Path("films").iterdir())
+    asks_for("a red circle", monkeypatch)
+    assert run([*command, "--resume"]) == ExitCode.PARTIAL
+    assert len(loads) == 1 and json.loads(Path("r.jsonl").read_text())["id"] == "asked"
 
 
 def test_latents_of_what_is_refused_are_not_decoded(
