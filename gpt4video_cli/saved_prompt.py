@@ -120,7 +120,11 @@ class PromptStore:
         """Write a prompt. Raises ``UsageError`` for text that is none and, without ``replace``, for a name in use."""
         path = self.path(name)
         prompt = SavedPrompt.parse(text)
-        if len(prompt.text.encode()) >= LARGEST_FILE:
+        try:
+            size = len(prompt.text.encode())
+        except UnicodeEncodeError:
+            raise UsageError("the text is not in UTF-8") from None
+        if size >= LARGEST_FILE:
             raise UsageError(f"the text is longer than {LARGEST_FILE} bytes")
         if os.path.lexists(path) and not replace:
             raise UsageError(f"there is a template {name!r} already", hint="--force replaces it")

@@ -79,7 +79,12 @@ class Answering:
         """Encode the clips of ``jobs`` together; for each job its share of the seconds, or what its clips raised."""
         timings = {"decode": 0.0, "vision": 0.0}
         requests = [ClipRequest(path, job.plan) for job in jobs for path in job.clips]
-        seen = iter(see_all(self._assistant, requests, timings))
+        try:
+            seen = iter(see_all(self._assistant, requests, timings))
+        except Exception:  # such as too little memory: ends all of these jobs
+            for job in jobs:
+                release(job.clips)
+            raise
         for request in requests:  # begun for nothing where it was remembered by then: not to be held for ever
             self._reader.forget(str(request.path), request.plan, min_side=self._side)
         share = {name: seconds / len(jobs) for name, seconds in timings.items()}

@@ -116,14 +116,19 @@ def _short(error: BaseException) -> str:
 
 
 def _slots(ray: Any, wish: RayWish) -> tuple[int, dict[str, float]]:
-    """How many workers the cluster has room for, and what each takes."""
+    """How many workers the cluster has room for, and what each takes. A worker is on one machine."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if wish.gpus and (gpus := sum(int(found.get("GPU", 0)) for found in machines)):
-        return gpus, {"num_gpus": 1, "num_cpus": wish.cpus}
-    slots = sum(int(found.get("CPU", 0)) // wish.cpus for found in machines)
-    if slots == 0:
+    each: dict[str, float] = {"num_cpus": wish.cpus}
+    rooms = [int(found.get("CPU", 0)) // wish.cpus for found in machines]
+    if wish.gpus and any(found.get("GPU", 0) >= 1 for found in machines):
+        each["num_gpus"] = 1
+        rooms = [min(room, int(found.get("GPU", 0))) for room, found in zip(rooms, machines, strict=True)]
+    slots = sum(rooms)
+    if slots == 0:  # Ray would wait for ever
+        if "num_gpus" in each:
+            raise UsageError(f"--threads {wish.cpus}: no machine of the Ray cluster with a GPU has that many CPUs")
         raise UsageError(f"--threads {wish.cpus}: no machine of the Ray cluster has that many CPUs")
-    return slots, {"num_cpus": wish.cpus}
+    return slots, each
 
 
 def _rows(

@@ -19,6 +19,7 @@ from gpt4video_cli.batch.pipeline import Outcome
 from gpt4video_cli.batch.results import DoneJob, error_line
 from gpt4video_cli.batch.shard import Shard
 from gpt4video_cli.errors import InputError, UsageError
+from gpt4video_cli.video.url import stop_fetching
 
 Key = Callable[[Job, Sequence[str]], str]
 """``job_key`` for the run's model and generator: a job and the fingerprints of its clips -> its key."""
@@ -111,7 +112,11 @@ def _left(jobs: Sequence[Job], done: Sequence[DoneJob], key: Key, readers: int) 
     if not done:
         return list(jobs)
     with ThreadPoolExecutor(readers) as pool:
-        keys = list(pool.map(lambda job: _key(job, key), jobs))
+        try:
+            keys = list(pool.map(lambda job: _key(job, key), jobs))
+        except BaseException:  # Ctrl-C: the pool's end would wait for what its threads fetch
+            stop_fetching()
+            raise
     lines = Counter(one.key for one in done)
     own = {(one.id, one.key) for one in done}
     finished = {job.id for job, of in zip(jobs, keys, strict=True) if (job.id, of) in own}

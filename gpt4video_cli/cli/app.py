@@ -60,6 +60,9 @@ def main() -> None:
     if "torch" in sys.modules:
         # Everything is written and the decoder is closed: leave now. Taking the interpreter down costs 1.0 s (2 cores,
         # torch and transformers loaded), and aborts where a thread is still inside an import of torch.
+        from gpt4video_cli.video.url import remove_fetched
+
+        remove_fetched()
         os._exit(code)
     sys.exit(code)
 

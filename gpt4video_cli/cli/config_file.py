@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gpt4video_cli.cli.configurable import ONE_RUN, PLACES, SECTIONS, SHARED, Configurable
+from gpt4video_cli.cli.configurable import FOLDERS, ONE_RUN, PLACES, SECTIONS, SHARED, Configurable
 from gpt4video_cli.cli.folders import CONFIG_VARIABLE
 from gpt4video_cli.errors import InputError
 
@@ -45,14 +45,16 @@ class ConfigFile:
                 more = ", or a list of them" if option.many else ""
                 shown = str(value).lower() if isinstance(value, bool) else repr(value)
                 raise InputError(f"{self.path}: {where} is {shown}; it must be {KINDS[option.kind]}{more}")
-            checked.append(self._place(item) if option.key in PLACES else item)
+            checked.append(self._place(item, option.key) if option.key in PLACES else item)
         return checked if option.many else checked[0]
 
-    def _place(self, text: str) -> str:
-        """A path of the file as one from anywhere; names, such as those of models, stay."""
+    def _place(self, text: str, key: str) -> str:
+        """A path of the file as one from anywhere. Names, such as those of models, stay, and so does ``.``, which is
+        wherever the program is called."""
         if text.startswith("~"):
             return os.path.expanduser(text)
-        return str(self.path.parent / text) if "/" in text or text.endswith(".toml") else text
+        is_path = "/" in text or text.endswith(".toml") or (key in FOLDERS and text != ".")
+        return str(self.path.parent / text) if is_path else text
 
     def _unknown(self, key: str, section: str, known: Iterable[str]) -> InputError:
         where = f"{section}.{key}" if section else key

@@ -33,7 +33,10 @@ ONE_RUN = frozenset(
 _LASTING = {("chat", "output")}
 """Exceptions from ``ONE_RUN``: for `chat` --output is a folder, and no result is lost if it is always the same."""
 
-PLACES = frozenset(["model", "generator", "policy", "adapter", "output", "films"])
+FOLDERS = frozenset(["output", "films"])
+"""Options that name a folder, and nothing else."""
+
+PLACES = FOLDERS | {"model", "generator", "policy", "adapter"}
 """Options that may name a file or a folder; in the file, relative ones start in its own folder."""
 
 _MOMENTS: dict[str, tuple[str, ...]] = {

@@ -143,8 +143,10 @@ class DiffusersGenerator:
 
         from gpt4video_cli.gallery.feature_cache import cached_features
         from gpt4video_cli.gallery.guidance import guided, texts_for_batch
+        from gpt4video_cli.gallery.text_memory import remember_texts
 
         pipe = loaded.pipe
+        remember_texts(pipe)
         takes = set(inspect.signature(type(pipe).__call__).parameters)
         # Drawn on the CPU, so that the same seed is the same noise on every device.
         noise = torch.Generator().manual_seed(request.seed)

@@ -10,6 +10,7 @@ B clips (1), L tokens of a text, D width.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,9 @@ def guided(pipe: Any, request: FilmRequest, negative: Tensor | None = None) -> I
     """Inside, a call of ``pipe`` guides as the completed ``request`` says. ``negative`` [B, L, D]: of
     ``texts_for_batch``, for a pipeline that asks in turn and shall not."""
     kind = type(pipe).__name__
-    until = guided_steps(request)
-    late = until < int(request.steps or 1)
+    late = request.guidance_until is not None and request.guidance_until < 1
+    # Without an end no steps are counted: some schedulers ask once more than there are.
+    until = guided_steps(request) if late else sys.maxsize
     if (request.guidance or 0) <= 1 or not (late or negative is not None) or kind not in ALWAYS_BATCHED | IN_TURN:
         yield
         return

@@ -14,7 +14,6 @@ from gpt4video_cli.errors import WeightsError
 from gpt4video_cli.gallery.folded_convolutions import fold_convolutions
 from gpt4video_cli.gallery.guidance import denoisers
 from gpt4video_cli.gallery.options import LoadOptions
-from gpt4video_cli.gallery.text_memory import remember_texts
 from gpt4video_cli.model.strict_load import choose_device, choose_dtype
 from gpt4video_cli.weights.find_generator import GeneratorFolder, left_out, read_index
 from gpt4video_cli.weights.generator_card import GeneratorCard
@@ -122,7 +121,6 @@ def _place(pipe: Any, device: torch.device, options: LoadOptions) -> None:
         pipe.to(device)
     if device.type == "cpu" and type(vae).__name__ == "AutoencoderKLWan":
         fold_convolutions(vae)
-    remember_texts(pipe)
     if options.compile:
         _compile(pipe)
 

@@ -18,18 +18,23 @@ MOST_BYTES = 64 << 20
 
 
 def remember_texts(pipe: Any) -> None:
-    """Let each text encoder of ``pipe`` keep its answers. Call it when the parts are where they stay."""
+    """Let each text encoder of ``pipe`` keep its answers. Call it before each clip: where whole parts are offloaded,
+    diffusers puts each part's ``forward`` back after a clip, so that this one goes and the answers alone stay."""
     for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
         encoder = getattr(pipe, name, None)
-        if encoder is not None:
-            encoder.forward = TextMemory(encoder.forward)
+        if encoder is None or isinstance(encoder.forward, TextMemory):
+            continue
+        memory = vars(encoder).setdefault("remembered_texts", TextMemory(encoder.forward))
+        memory.encode = encoder.forward
+        encoder.forward = memory
 
 
 class TextMemory:
-    """``forward`` with a memory; the least recently used answers go first. With gradients nothing is kept or reused."""
+    """An encoder's ``forward`` with a memory; the least recently used answers go first. With gradients nothing is kept
+    or reused."""
 
-    def __init__(self, forward: Any) -> None:
-        self._forward = forward
+    def __init__(self, encode: Any) -> None:
+        self.encode = encode
         self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -37,11 +42,11 @@ class TextMemory:
 
         key = _key([*enumerate(arguments), *sorted(named.items())])
         if key is None or torch.is_grad_enabled():
-            return self._forward(*arguments, **named)
+            return self.encode(*arguments, **named)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        answer = self._forward(*arguments, **named)
+        answer = self.encode(*arguments, **named)
         size = sum(_bytes(answer))
         if size <= MOST_BYTES:
             self._kept[key] = answer

@@ -60,6 +60,8 @@ def decode_volumes(vae: Any, latents: Tensor, height: int, width: int) -> Tensor
     import torch
     from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
+    if (offloading := getattr(vae, "_hf_hook", None)) is not None:
+        offloading.pre_forward(vae)  # as ``vae.decode`` does, which is not called here: its weights come to the device
     config = vae.config
     channels = (config.decoder_base_dim or config.base_dim) * config.dim_mult[:2][-1]
     # Three frames lie side by side before a convolution.

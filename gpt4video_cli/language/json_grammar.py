@@ -132,7 +132,7 @@ class _Rules:
         if kind == "array" and any(name in schema for name in _OF_TYPE["array"]):
             return self._array(schema, at)
         if kind == "string" and any(name in schema for name in _OF_TYPE["string"]):
-            least, most = schema.get("minLength", 0), schema.get("maxLength")
+            least, most = _count(schema, "minLength") or 0, _count(schema, "maxLength")
             return self._rule(rf'"\"" char{_repeat(least, most)} "\""')
         if kind == "integer":
             return self._integer(schema)
@@ -160,7 +160,7 @@ class _Rules:
         items, first = schema.get("items", True), schema.get("prefixItems", [])
         if isinstance(items, list):  # as drafts before 2020-12 write it
             items, first = schema.get("additionalItems", True), items
-        most, least = schema.get("maxItems"), max(0, schema.get("minItems", 0) - len(first))
+        most, least = _count(schema, "maxItems"), max(0, (_count(schema, "minItems") or 0) - len(first))
         first = first if most is None else first[:most]
         fixed = [self._visit(one, f"{at}/prefixItems/{index}", frozenset()) for index, one in enumerate(first)]
         start = ' "," ws '.join(fixed)
@@ -193,6 +193,11 @@ class _Rules:
 def _kind(schema: Mapping[str, Any]) -> str | None:
     """The type that the keywords of a schema without one speak of."""
     return next((kind for kind, names in _OF_TYPE.items() if any(name in schema for name in names)), None)
+
+
+def _count(schema: Mapping[str, Any], name: str) -> int | None:
+    """A length or a number of items; ``2.0`` is one too."""
+    return None if name not in schema else int(schema[name])
 
 
 def _repeat(least: int, most: int | None) -> str:

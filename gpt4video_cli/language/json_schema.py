@@ -19,6 +19,8 @@ LARGEST_FILE = 1 << 20
 """Bytes of a schema file that are read at most."""
 _DATA = ("const", "default", "enum", "examples")
 """Keywords that hold values and not schemas."""
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords that hold schemas by names of a person's own, which may be those of keywords."""
 _LONGEST_MESSAGE = 200
 
 
@@ -60,13 +62,14 @@ def _check_schema(schema: Any) -> None:
             raise StrictJsonError(f"$ref {reference[:80]!r} points to nothing") from None
 
 
-def _references(value: Any) -> Iterator[str]:
+def _references(value: Any, *, named: bool = False) -> Iterator[str]:
+    """``named``: the keys of ``value`` are names and not keywords."""
     if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
+        if not named and isinstance(value.get("$ref"), str):
             yield value["$ref"]
         for name, inner in value.items():
-            if name not in _DATA:
-                yield from _references(inner)
+            if named or name not in _DATA:
+                yield from _references(inner, named=not named and name in _NAMED)
     elif isinstance(value, list):
         for inner in value:
             yield from _references(inner)
@@ -108,8 +111,11 @@ def check_answer(text: str, schema: str) -> str:
     rules = json.loads(schema)
     kind = validator_for(rules, default=Draft202012Validator)
     # An empty registry: nothing is ever fetched.
-    for violation in kind(rules, registry=Registry()).iter_errors(value):
-        raise AnswerError(f"the answer does not keep to the schema: {_violation(violation)}")
+    try:
+        for violation in kind(rules, registry=Registry()).iter_errors(value):
+            raise AnswerError(f"the answer does not keep to the schema: {_violation(violation)}")
+    except RecursionError:
+        raise AnswerError("the schema means itself, or the answer is nested too deeply for it") from None
     return document
 
 

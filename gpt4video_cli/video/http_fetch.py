@@ -28,6 +28,7 @@ from gpt4video_cli.video.url import FetchLimits, Tell
 CHUNK = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291; ``is_global`` passes site-local addresses and ::a.b.c.d
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
 _PAGES = re.compile(
     r"text/|application/(json|xhtml\+xml|xml|javascript|dash\+xml|(vnd\.apple\.|x-)mpegurl)|audio/(x-)?mpegurl"
@@ -104,7 +105,10 @@ def fetch(
         found = _ask(url, place, folder, limits, tell, watch)
         if isinstance(found, Fetched):
             return found
-        place = urljoin(place, found)
+        try:
+            place = urljoin(place, found)
+        except ValueError as error:
+            raise ClipError(url, f"sends on to what is no address ({error})") from None
     raise ClipError(url, f"leads on more than {limits.redirects} times")
 
 
@@ -158,7 +162,7 @@ def _parts(url: str, place: str) -> SplitResult:
 def _connect(url: str, parts: SplitResult, limits: FetchLimits, watch: Watch) -> socket.socket:
     """A connection to one of the host's addresses that may be used."""
     host = parts.hostname or ""
-    found = _resolve(host, parts.port or (443 if parts.scheme == "https" else 80), min(limits.idle, watch.left))
+    found = _resolve(host, parts.port or (443 if parts.scheme == "https" else 80), limits, watch)
     usable = [one for one in found if limits.private or is_public(str(one[4][0]))]
     if not usable:
         raise ClipError(
@@ -172,7 +176,8 @@ def _connect(url: str, parts: SplitResult, limits: FetchLimits, watch: Watch) ->
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(max(0.01, min(limits.idle, watch.left)))
-            connection.connect(address)
+            with watch.guard(connection):
+                connection.connect(address)
             connection.settimeout(limits.idle)
             return connection
         except OSError as error:
@@ -188,7 +193,7 @@ def _connect(url: str, parts: SplitResult, limits: FetchLimits, watch: Watch) ->
 _Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int, ...]]
 
 
-def _resolve(host: str, port: int, seconds: float) -> list[_Address]:
+def _resolve(host: str, port: int, limits: FetchLimits, watch: Watch) -> list[_Address]:
     """The addresses of ``host``. In a thread of its own: the resolver has no time limit and does not hear Ctrl-C."""
     found: list[_Address | OSError] = []
 
@@ -200,8 +205,11 @@ def _resolve(host: str, port: int, seconds: float) -> list[_Address]:
 
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
-    thread.join(max(0.01, seconds))
+    latest = time.monotonic() + limits.idle
+    while thread.is_alive() and not watch.over and time.monotonic() < latest:
+        thread.join(min(0.1, limits.idle))
     if not found:
+        watch.check()
         raise TimeoutError(f"no answer to the question where {host} is")
     if isinstance(found[0], OSError):
         raise found[0]
@@ -214,11 +222,13 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner: list[ipaddress.IPv4Address | None] = []
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        inner = [ip.sixtofour, *(ip.teredo or ())]
         if ip in _NAT64:
             inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
+        if ip not in _GLOBAL_UNICAST and ip not in _NAT64:
+            return False
     return ip.is_global and not ip.is_multicast and all(one is None or is_public(str(one)) for one in inner)
 
 
@@ -240,9 +250,11 @@ def _take(
         target = response.getheader("Location")
         if not target:
             raise ClipError(url, f"the server sends on ({response.status}) without saying where to")
+        with suppress(UnicodeError):  # http.client reads headers as Latin-1; many servers write UTF-8
+            target = target.encode("latin-1").decode("utf-8")
         return target
     if response.status != 200:
-        raise ClipError(url, f"the server answered {response.status} {response.reason}".rstrip())
+        raise ClipError(url, f"the server answered {response.status} {response.reason[:100]}".rstrip())
     kind = response.headers.get_content_type() if response.getheader("Content-Type") else ""
     if _PAGES.match(kind):
         return Fetched(None, kind)

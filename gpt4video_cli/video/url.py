@@ -69,9 +69,10 @@ class Spool:
         with self._guard:
             turn = self._fetching.setdefault(path, threading.Lock())
         with turn:
-            if path not in self._files or not os.path.isfile(self._files[path]):
-                self._files[path] = self._fetch(path, tell)
-            return self._files[path]
+            file = self._files.get(path)
+            if file is None or not os.path.isfile(file):
+                file = self._files[path] = self._fetch(path, tell)
+            return file
 
     def here(self, path: str) -> str:
         """The file of an address if it was fetched already; else ``path`` as it is, where no file lies then."""
@@ -111,7 +112,9 @@ class Spool:
         from gpt4video_cli.video.http_fetch import Watch, fetch  # 0.05 s, for those who name an address
         from gpt4video_cli.video.yt_dlp import fetch_from_page
 
-        folder, watch = self._place(), Watch(url, self.limits, self._stop)
+        watch = Watch(url, self.limits, self._stop)
+        watch.check()  # no new folder once all is removed
+        folder = self._place()
         found = fetch(url, folder, self.limits, tell=tell, watch=watch)
         if found.path is not None:
             return found.path
@@ -160,3 +163,8 @@ def release(paths: Iterable[str]) -> None:
 def stop_fetching() -> None:
     """See ``Spool.stop``."""
     _spool.stop()
+
+
+def remove_fetched() -> None:
+    """See ``Spool.close``; for a program that ends without taking the interpreter down, which would do it too."""
+    _spool.close()

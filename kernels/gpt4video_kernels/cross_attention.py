@@ -79,7 +79,9 @@ def cross_attention(
     if way == "joined":
         return _joined(q, k_features, v_features, k_queries, v_queries, mask, groups)
     segments = _triton_kernels() if way == "triton" else _merged_segments()
-    result: Tensor = _TwoSegments.apply(segments, q, k_features, v_features, k_queries, v_queries, mask, groups)
+    # Both read the numbers of a row as neighbours, and neither can tell where they are not; other strides are free.
+    inputs = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k_features, v_features, k_queries, v_queries))
+    result: Tensor = _TwoSegments.apply(segments, *inputs, mask, groups)
     return result
 
 

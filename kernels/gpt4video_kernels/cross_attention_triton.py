@@ -105,7 +105,7 @@ def forward(
     groups: int,
 ) -> tuple[Tensor, Tensor]:
     """Output [B, H, Q, d] in q's dtype, and the log-sum-exp (base 2, float32) [B, H, Q] of each query's scores."""
-    inputs = [_rows(t) for t in (q, k_features, v_features, k_queries, v_queries)]
+    inputs = (q, k_features, v_features, k_queries, v_queries)
     batch, heads, queries, width = q.shape
     plan, shared = _cut(q, k_features, mask, groups)
     out = _like(q, queries)
@@ -144,8 +144,8 @@ def backward(
     log_sum_exp: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the five inputs, from that of the output and from what ``forward`` returned."""
-    inputs = [_rows(t) for t in (q, k_features, v_features, k_queries, v_queries)]
-    grad = _rows(grad)
+    inputs = (q, k_features, v_features, k_queries, v_queries)
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()  # as the inputs are
     batch, heads, queries, width = q.shape
     plan, shared = _cut(q, k_features, mask, groups)
     delta = (grad.float() * out.float()).sum(dim=-1).contiguous()  # [B, H, Q]
@@ -195,11 +195,6 @@ def _cut(q: Tensor, k_features: Tensor, mask: Tensor | None, groups: int) -> tup
         constants["PRECISION"] = "tf32x3" if torch.version.hip is None else "ieee"
     scale = math.log2(math.e) / math.sqrt(width)
     return plan, {"mask": seen, "mask_b": seen.stride(0), "scale": scale, "constants": constants}
-
-
-def _rows(x: Tensor) -> Tensor:
-    """The same with the numbers of a row beside each other; other strides are free."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _like(x: Tensor, rows: int, splits: int | None = None) -> Tensor:

@@ -93,7 +93,10 @@ def test_there_is_a_worker_for_each_gpu_or_for_each_slot_of_cpus() -> None:
     assert slots(small, small) == (14, {"num_cpus": 1})
     assert slots(small, small, cpus=4) == (2, {"num_cpus": 4})  # not 3: a worker is on one machine
     assert slots(small, large, large) == (4, {"num_cpus": 1, "num_gpus": 1})
+    assert slots(small, large, large, cpus=9) == (2, {"num_cpus": 9, "num_gpus": 1})  # 2 GPUs, but CPUs for one
     assert slots(small, large, gpus=False, cpus=4) == (5, {"num_cpus": 4})
+    with pytest.raises(UsageError, match="--threads 17: no machine of the Ray cluster with a GPU has that many CPUs"):
+        slots({"CPU": 32.0}, large, cpus=17)
     with pytest.raises(UsageError, match="--threads 9: no machine of the Ray cluster has that many CPUs"):
         slots(small, cpus=9)
 

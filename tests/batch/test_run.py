@@ -28,6 +28,7 @@ from gpt4video_cli.language.engine import SamplingOptions
 from gpt4video_cli.language.engine_wish import EngineWish
 from gpt4video_cli.model.placement import LoadWish
 from gpt4video_cli.video.sampling import SamplingPlan
+from gpt4video_cli.video.url import Spool, use_spool
 from gpt4video_cli.weights.locate import find_model
 
 
@@ -42,6 +43,24 @@ def key(one: Job, contents: Sequence[str]) -> str:
 
 def done(one: Job, name: str | None = None, elapsed: float = 1.0) -> DoneJob:
     return DoneJob(one.id if name is None else name, key(one, clip_contents(one)), "model", elapsed)
+
+
+def test_a_stop_while_clips_are_looked_at_ends_what_is_being_fetched() -> None:
+    spool = use_spool(Spool())
+
+    def interrupted(one: Job, contents: Sequence[str]) -> str:
+        if one.id == "a":
+            raise KeyboardInterrupt
+        spool._stop.wait(20)  # as whoever fetches does
+        return ""
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            plan_run([job("a"), job("b")], [done(job("a"))], interrupted)
+    finally:
+        use_spool(Spool())
+    assert time.monotonic() - began < 10
 
 
 IDS = st.lists(st.text(max_size=8), unique=True, max_size=40)

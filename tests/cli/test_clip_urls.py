@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from gpt4video_cli.cli.app import run
+from gpt4video_cli.cli.app import main, run
 from gpt4video_cli.errors import ExitCode
 from gpt4video_cli.video.fingerprint import fingerprint
 from gpt4video_cli.video.url import Spool, use_spool
@@ -129,3 +130,18 @@ def test_ctrl_c_while_fetching_leaves_nothing(server: Server, environment: dict[
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == ExitCode.INTERRUPTED
     assert not list(tmp_path.iterdir()) and server.requests == ["/slow.mp4"]
+
+
+def test_the_short_way_out_removes_what_was_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os._exit", leave)  # where torch is loaded; nothing of the interpreter's end happens then
+    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", ModuleType("torch")))
+    monkeypatch.setattr("sys.argv", ["gpt4video", "probe", server.url("/clip.mp4"), ALLOWED])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    assert server.requests == ["/clip.mp4"] and not list(tmp_path.iterdir())

@@ -218,15 +218,16 @@ def test_what_is_gone_on_with_or_made_again_stays_as_it_was(tmp_path: Path) -> N
 def test_paths_of_the_file_start_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     values = {"model": "./mine", "generator": "zeroscope-v2-xl", "adapter": ["one", "~/two:0.5"], "policy": "p.toml"}
-    file = ConfigFile(tmp_path / "config.toml", values, {"chat": {"output": str(tmp_path)}})
+    file = ConfigFile(tmp_path / "config.toml", values, {"chat": {"output": "films"}, "batch": {"films": "."}})
     found = {key: one.value for key, one in settings("chat", options_of("chat"), file, {}).items()}
     assert found == {
         "model": str(tmp_path / "mine"),
         "generator": "zeroscope-v2-xl",
         "adapter": ["one", str(tmp_path / "me" / "two:0.5")],
         "policy": str(tmp_path / "p.toml"),
-        "output": str(tmp_path),
+        "output": str(tmp_path / "films"),
     }
+    assert settings("batch", options_of("batch"), file, {})["films"].value == "."
 
 
 def test_guards_that_are_turned_off_for_good_are_told_at_every_start(

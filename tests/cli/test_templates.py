@@ -101,6 +101,7 @@ def test_the_store(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=part):
             store.load(name)
     assert "longer than" in _line(lambda: store.keep("new", "x" * LARGEST_FILE))
+    assert "not in UTF-8" in _line(lambda: store.keep("new", "a \udcff b"))  # as the shell's bytes come
 
 
 def _line(call: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from gpt4video_cli.errors import UsageError
 from gpt4video_cli.gallery.delivery import settings_of
 from gpt4video_cli.gallery.diffusers_generator import DiffusersGenerator
 from gpt4video_cli.gallery.generator import FilmRequest
-from gpt4video_cli.gallery.guidance import denoisers, guided_steps
+from gpt4video_cli.gallery.guidance import denoisers, guided, guided_steps
 from gpt4video_cli.gallery.latents_file import read_latents
 from gpt4video_cli.gallery.options import LoadOptions
 from gpt4video_cli.gallery.replaced_forward import replaced_forward
-from gpt4video_cli.gallery.text_memory import TextMemory
+from gpt4video_cli.gallery.text_memory import TextMemory, remember_texts
 from gpt4video_cli.gallery.vae_slices import MOST, decode_frames, decode_volumes, frames_at_once, takes_any_number
 from gpt4video_cli.model.free_memory import RESERVE, Device
 
@@ -176,6 +177,50 @@ def test_the_memory_of_texts_is_small_and_knows_no_gradients() -> None:
         assert calls[4:] == [1, 1, 1]
     memory(ids[1])
     assert calls[7:] == [1]
+
+
+def test_what_an_encoder_said_outlives_the_hooks_of_offloading() -> None:
+    """diffusers takes them off after each clip and puts them on again, for parts that are offloaded whole."""
+    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+
+    encoder = torch.nn.Embedding(4, 2)
+    pipe, ids = SimpleNamespace(text_encoder=encoder), torch.tensor([[1, 2]])
+    with torch.no_grad(), counted(encoder) as calls:
+        for _ in range(3):
+            add_hook_to_module(encoder, ModelHook())
+            remember_texts(pipe)
+            remember_texts(pipe)
+            encoder(ids)
+            remove_hook_from_module(encoder)
+        assert len(calls) == 1
+
+
+def test_a_vae_that_is_offloaded_comes_to_the_device(loaded: Loaded) -> None:
+    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+
+    vae, asked = loaded("wan").load().pipe.vae, []
+
+    class Coming(ModelHook):  # type: ignore[misc]
+        def pre_forward(self, module: Any, *arguments: Any, **named: Any) -> Any:
+            asked.append(module)
+            return arguments, named
+
+    add_hook_to_module(vae, Coming())
+    with torch.no_grad():
+        decode_volumes(vae, torch.zeros(1, 4, 1, 16, 16), 32, 32)
+    remove_hook_from_module(vae)
+    assert asked == [vae]
+
+
+def test_all_steps_are_guided_where_no_end_is_said(loaded: Loaded) -> None:
+    """A scheduler may ask once more than there are steps; a clip is redrawn in fewer than all."""
+    pipe = loaded("zeroscope").load().pipe
+    sample, text = torch.randn(2, 4, 4, 16, 16), torch.randn(2, 16, 32)
+    request = replace(REQUEST, steps=1, guidance=7.0, strength=0.5, guidance_until=1.0)
+    with torch.no_grad(), counted(pipe.unet) as sizes, guided(pipe, request):
+        for _ in range(3):
+            pipe.unet(sample, 500, encoder_hidden_states=text)
+    assert sizes == [2, 2, 2]
 
 
 def test_frames_are_decoded_as_many_at_a_time_as_there_is_memory_for(

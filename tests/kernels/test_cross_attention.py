@@ -86,6 +86,22 @@ def test_groups_are_as_if_each_were_alone(way: module.Way) -> None:
         torch.testing.assert_close(together[:, :, i : i + 2], cross_attention(q[:, :, i : i + 2], k_f, v_f, *own))
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_strides_are_free(way: module.Way) -> None:
+    """The numbers of a row too may lie apart, which torch's own operator takes for granted."""
+    inputs = [tensor.detach() for tensor in segments(2, 4, 300, 16, torch.float32)]
+    apart = [tensor.mT.contiguous().mT.requires_grad_() for tensor in inputs]
+    found = cross_attention(*apart, groups=2, way=way)
+    plain = [tensor.clone().requires_grad_() for tensor in inputs]
+    expected = cross_attention_reference(*plain, groups=2)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(2, 2, 16, 4).mT
+    for a, b in zip(
+        torch.autograd.grad(found, apart, weight), torch.autograd.grad(expected, plain, weight), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_a_way_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = segments(1, 2, 3, 16, torch.float32)
     with pytest.raises(RuntimeError, match=r"'triton' cannot run: .*(GPU|not installed)"):

@@ -121,6 +121,7 @@ OPEN = {"properties": {"a": COUNT}, "required": ["z"], "additionalProperties": {
         ({"items": {"type": "boolean"}, "minItems": 1}, "[]", False),
         ({"type": "array", "prefixItems": [{"const": 1}], "items": {"const": 2}, "maxItems": 2}, "[1, 2]", True),
         ({"type": "array", "prefixItems": [{"const": 1}], "items": {"const": 2}, "maxItems": 2}, "[1, 2, 2]", False),
+        ({"type": "array", "items": {"minLength": 1.0}, "minItems": 1.0, "maxItems": 2.0}, '["a"]', True),
         ({"type": "integer", "minimum": 0}, "-1", False),
         ({"type": "integer", "minimum": -3, "maximum": 300}, "-299", True),
         ({"type": "integer"}, "1.5", False),
@@ -211,6 +212,7 @@ def test_what_a_grammar_cannot_say_is_named(schema: Any, part: str) -> None:
         ),
         ('"abc"', {"maxLength": 2}, "$: 'abc' is too long"),
         ("[1, 1]", {"uniqueItems": True}, "has non-unique elements"),
+        ("1", {"$ref": "#"}, "the schema means itself"),
     ],
 )
 def test_a_violation_is_named(text: str, schema: Any, part: str) -> None:
@@ -233,6 +235,7 @@ def test_a_document_in_a_fence_and_with_dangerous_letters() -> None:
         ('{"type": "objekt"}', "not a JSON schema: $.type: 'objekt'"),
         ('{"properties": {"a": {"$ref": "https://example.org/s.json"}}}', "points out of the file"),
         ('{"properties": {"a": {"$ref": "#/$defs/a"}}}', "points to nothing"),
+        ('{"properties": {"enum": {"$ref": "#/$defs/a"}}}', "points to nothing"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": "' + "x" * (1 << 20) + '"}', "too large"),
     ],

@@ -72,6 +72,11 @@ def test_a_clip_is_fetched_whole(path: str, server: Server, clip: Path, tmp_path
     assert told[-1][0] == clip.stat().st_size and time.monotonic() - began < 5
 
 
+def test_a_redirect_in_utf_8_is_quoted(server: Server, tmp_path: Path) -> None:
+    assert fetch(server.url("/umlaut"), str(tmp_path), OPEN).path
+    assert server.requests == ["/umlaut", "/clip.mp4?%C3%BC"]
+
+
 @pytest.mark.parametrize(
     ("path", "part"),
     [
@@ -84,6 +89,7 @@ def test_a_clip_is_fetched_whole(path: str, server: Server, clip: Path, tmp_path
         ("/nowhere", "sends on (301) without saying where to"),
         ("/to/file:///etc/passwd", "only http and https are fetched, not file"),
         ("/to/http://a:b@127.0.0.1/", "a name or a password"),
+        ("/astray", "sends on to what is no address"),
         ("/claims-much.mp4", "has 1000000.0 MB, which is more than the limit of 2000 MB; --url-size raises it"),
         ("/no-http.mp4", "the server does not speak HTTP"),
     ],
@@ -129,7 +135,8 @@ def test_nobody_listens(tmp_path: Path) -> None:
         ("127.0.0.1", False), ("10.1.2.3", False), ("192.168.1.1", False), ("169.254.169.254", False),
         ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("255.255.255.255", False), ("::1", False),
         ("::", False), ("::ffff:127.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
-        ("fe80::1%eth0", False), ("fc00::1", False), ("ff02::1", False),
+        ("fe80::1%eth0", False), ("fc00::1", False), ("ff02::1", False), ("fec0::1", False), ("::7f00:1", False),
+        ("64:ff9b:1::7f00:1", False),
     ],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
@@ -271,6 +278,22 @@ def test_two_threads_fetch_once_and_a_stop_ends_them(server: Server) -> None:
     assert time.monotonic() - began < 3
     assert len(os.listdir(os.path.dirname(spool.here(url)))) == 1, "the unfinished file is gone"
     spool.close()
+
+
+def test_a_stop_ends_the_waiting_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first, socket.socket() as second:
+        for other in (first, second):  # nobody accepts; from now on what comes is dropped
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        for resolve in (socket.getaddrinfo, lambda *_, **__: time.sleep(4) or []):
+            monkeypatch.setattr(socket, "getaddrinfo", resolve)
+            spool = Spool(OPEN)
+            threading.Timer(0.3, spool.stop).start()
+            began = time.monotonic()
+            with pytest.raises(CancelledError):
+                spool.local(f"http://127.0.0.1:{full.getsockname()[1]}/clip.mp4")
+            assert 0.2 < time.monotonic() - began < 3
+            spool.close()
 
 
 def test_limits_that_are_none() -> None:

@@ -79,6 +79,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"220 this is a mail server\r\n")
         elif path.startswith("/to/"):
             self.answer({"Location": self.path.removeprefix("/to/"), "Content-Length": "0"}, b"", 302)
+        elif path == "/umlaut":
+            self.answer({"Location": "/clip.mp4?ü".encode().decode("latin-1"), "Content-Length": "0"}, b"", 302)
+        elif path == "/astray":
+            self.answer({"Location": "http://[x", "Content-Length": "0"}, b"", 302)
         elif path == "/loop":
             self.answer({"Location": "/loop", "Content-Length": "0"}, b"", 307)
         elif path == "/nowhere":
