@@ -38,7 +38,7 @@ from gpt4video_cli.gallery.schedulers import build
 from gpt4video_cli.weights.find_generator import DEFAULT_GENERATOR
 
 FAST: dict[str, Any] = {"guidance_pass": "batched", "guidance_until": 0.5}
-"""Of the bundled model, from ``quality`` with 60 prompts on 22 November 2026: 47 clips right, 51 with the card's settings,
+"""Of the bundled model, from ``quality`` with 60 prompts, 2026-11-22: 47 clips right, 51 with the card's settings,
 which is no significant loss. Fewer steps lose more: 40 to 46 right with any scheduler."""
 FAST_UNET: dict[str, Any] = {"scheduler": "dpm++2m", "steps": 20}
 """Of the random UNet: alone and with ``cache_every`` nearer to the converged clip than DDIM's 50 steps, see there."""

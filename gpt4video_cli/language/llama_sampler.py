@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from math import isnan
 from typing import Any
 
 from gpt4video_cli.errors import Gpt4VideoError
@@ -41,6 +42,7 @@ class LlamaSampler:
             for id_ in history:
                 llama.llama_sampler_accept(penalties, id_)
             llama.llama_sampler_chain_add(chain, penalties)
+        self._greedy = options.temperature == 0 and options.repetition_penalty == 1
         if options.temperature == 0:
             llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
             return
@@ -53,15 +55,17 @@ class LlamaSampler:
 
     def next_token(self, context: LlamaContext) -> int:
         """The id after what ``context`` evaluated last; it counts as seen from now on."""
-        import numpy as np
-
-        if bool(np.isnan(context.logits()).any()):
+        logits = context.logits()
+        best = int(logits.argmax())  # the first that is not a number, if there is any
+        if isnan(logits[best]):
             raise Gpt4VideoError(
                 "the language model's scores are not numbers (NaN)",
                 hint="its weights are damaged, or the number format is too narrow for it: try --kv-type f32",
             )
         if self._grammar is not None:
-            return self._grammar.next_token(context.logits(), self._chain)
+            return self._grammar.next_token(logits, self._chain)
+        if self._greedy:  # llama.cpp would copy the whole vocabulary first
+            return best
         return int(self._llama.llama_sampler_sample(self._chain, context.pointer, -1))
 
     def close(self) -> None:
