@@ -58,8 +58,13 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _peers_that_win(benchmarks: list[dict[str, Any]]) -> list[str]:
-    """Of all ratios those below 1, the lowest first."""
-    lost = [(found["name"], row) for found in benchmarks for row in found["ratios"] if row["median"] < 1]
+    """Of all ratios to others those below 1, the lowest first."""
+    lost = [
+        (found["name"], row)
+        for found in benchmarks
+        for row in found["ratios"]
+        if row["median"] < 1 and not row["peer"].startswith("ours")
+    ]
     lost.sort(key=lambda pair: pair[1]["median"])
     rows = [
         {"benchmark": name, **{key: row[key] for key in ("case", "of", "ours", "peer")}, "ratio": row}
