@@ -1,8 +1,7 @@
 """Wan's VAE on a CPU: convolutions over time and space as convolutions of pictures, with the same numbers.
 
-torch's convolution of volumes is slow: with three frames side by side as channels, 80 channels of 32 x 32 take 3.7 ms
-instead of 6.6. The bundle's clip of 8 frames is decoded in 0.22 s instead of 0.25, and in 0.14 with ``vae_slices``,
-which gives all 8 frames to a convolution together (one AVX-512 core, float32, torch 2.13).
+torch's convolution of volumes is slow on a CPU, so the frames that a kernel sees lie side by side as channels. It pays
+most with ``vae_slices``, which gives a convolution several frames together (``benchmarks/generation.py``, bundle).
 
 B clips, C channels in, O out, T frames, H height, W width, k the kernel's length in time.
 """

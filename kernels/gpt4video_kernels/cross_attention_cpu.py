@@ -4,9 +4,9 @@ softmax over [A; B] is the mean of softmax over A and over B, weighted by the su
 pass needs no merging: with the log-sum-exp and the output of *both* segments, each segment's share of the gradients is
 what torch's own backward pass computes.
 
-Of what was measured (``benchmarks/abstractor.py``; float32, 16 heads of 64, one core) this is kept: one buffer, into
-whose end each layer writes its queries' part, takes 0.99 to 1.16 times as long, concatenation 0.93 (4 frames, one
-group) to 1.74 times (32 frames, two groups), eager torch 1.3 to 2.9 times.
+Of what was measured (``benchmarks/abstractor.py``; float32, 16 heads of 64, two cores) this is kept: with 32 frames one
+buffer, into whose end each layer writes its queries' part, takes 1.0 (one group) and 1.1 times as long (two groups),
+concatenation 1.3 and 1.9, eager torch 2.5 and 3.0. With 4 frames all take the same.
 
 Letters as in ``cross_attention.py``.
 """
