@@ -84,7 +84,7 @@ def estimate_7b(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--sizes", default="small,middle,large")
     parser.add_argument("--steps", type=int, default=6)
     options = parser.parse_args()
     report = Report("memory_estimate")

@@ -26,6 +26,7 @@ SIZES: dict[str, Size] = {
     "small": (256, 6, 128, 4, 96),
     "middle": (512, 8, 256, 6, 112),
     "large": (1024, 8, 384, 8, 112),
+    "vit-l": (256, 4, 1024, 24, 224),  # the 7B model's visual side with a language model that costs nothing
 }
 VOCABULARY = 320
 

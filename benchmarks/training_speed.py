@@ -15,20 +15,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Report, spread
 from benchmarks.sized_model import SIZES, write_clip_dialogues, write_sized_model, write_text_dialogues
 
-STEPS = 24
-BATCH = 8
+
+@dataclass(frozen=True)
+class Load:
+    """Optimiser steps of a run, dialogues in each, and clips that there are."""
+
+    steps: int
+    batch: int
+
+    @property
+    def clips(self) -> int:
+        """Enough that no step sees the one before again."""
+        return 6 * self.batch
 
 
-def train(model: Path, data: Path, folder: Path, *words: str, bucketing: bool = True) -> dict[str, Any]:
+def train(model: Path, data: Path, folder: Path, load: Load, *words: str, bucketing: bool = True) -> dict[str, Any]:
     """A run of the command: its rates from the log, without the first steps, and its losses."""
     arguments = ["train", "--data", str(data), "--model", str(model), "--output", str(folder), "--device", "cpu"]
-    arguments += f"--batch-size {BATCH} --max-steps {STEPS} --evaluate-every 10000 --quiet".split()
+    arguments += f"--batch-size {load.batch} --max-steps {load.steps} --evaluate-every 10000 --quiet".split()
     log = folder.with_suffix(".toml")
     settings = f"log_every = 1\nprompts = 0\nbucketing = {str(bucketing).lower()}\n"
     log.write_text(settings + ("lora_dropout = 0.0\n" if "2" in words else ""))
@@ -53,21 +64,21 @@ def run(words: list[str]) -> str:
     return done.stdout
 
 
-def features(model: Path, folder: Path, number: int) -> dict[str, dict[str, Any]]:
+def features(model: Path, folder: Path, number: int, load: Load) -> dict[str, dict[str, Any]]:
     """Stage 1 with features that were computed before, and with none kept: every clip is decoded and encoded."""
     data = folder / "clips" / "dialogues.jsonl"
     if not data.exists():
-        write_clip_dialogues(folder / "clips", 48)
+        write_clip_dialogues(folder / "clips", load.clips)
         words = [str(data), "--model", str(model), "--features", str(folder / "kept"), "--device", "cpu"]
         run([sys.executable, "-m", "gpt4video_cli", "data", "precompute", *words])
     ways = {"kept": ["--features", str(folder / "kept")], "not kept": ["--no-keep-features"]}
     return {
-        name: train(model, data, folder / f"{name.replace(' ', '-')}-{number}", "--stage", "1", *words)
+        name: train(model, data, folder / f"{name.replace(' ', '-')}-{number}", load, "--stage", "1", *words)
         for name, words in ways.items()
     }
 
 
-def packing(model: Path, folder: Path, number: int) -> dict[str, dict[str, Any]]:
+def packing(model: Path, folder: Path, number: int, load: Load) -> dict[str, dict[str, Any]]:
     """Stage 2 with dialogues of 1 to 6 turns, several in a row or one in each; drawn in plain random order and, as by
     default, with those of like length in a step."""
     data = folder / "text.jsonl"
@@ -77,23 +88,23 @@ def packing(model: Path, folder: Path, number: int) -> dict[str, dict[str, Any]]
     found = {}
     for name, (packed, bucketing) in ways.items():
         word = "--packing" if packed else "--no-packing"
-        found[name] = train(model, data, folder / f"{name}-{number}", "--stage", "2", word, bucketing=bucketing)
+        found[name] = train(model, data, folder / f"{name}-{number}", load, "--stage", "2", word, bucketing=bucketing)
     return found
 
 
-def trainer(model: Path, folder: Path, number: int) -> dict[str, dict[str, Any]]:
+def trainer(model: Path, folder: Path, number: int, load: Load) -> dict[str, dict[str, Any]]:
     """Stage 2 against transformers' Trainer: the same model, adapter, dialogues, batches, float32, no dropout."""
     data = folder / "text.jsonl"
     if not data.exists():
         write_text_dialogues(data, 600)
-    found = {"this loop": train(model, data, folder / f"ours-{number}", "--stage", "2", "--no-packing")}
+    found = {"this loop": train(model, data, folder / f"ours-{number}", load, "--stage", "2", "--no-packing")}
     words = [
         "-m",
         "benchmarks.with_trainer",
         str(model),
         str(data),
-        str(BATCH),
-        str(STEPS),
+        str(load.batch),
+        str(load.steps),
         str(folder / f"t-{number}"),
     ]
     found["Trainer"] = json.loads(run([sys.executable, *words]).splitlines()[-1])
@@ -106,13 +117,15 @@ def main() -> None:
     parser.add_argument("what", choices=("features", "packing", "trainer"))
     parser.add_argument("--size", choices=SIZES, default="middle")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=24, help="of a run; the first four are not counted")
+    parser.add_argument("--batch", type=int, default=8, help="dialogues in a step")
     options = parser.parse_args()
     rounds = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = write_sized_model(folder / "model", SIZES[options.size])
         for number in range(options.rounds):
-            rounds.append(globals()[options.what](model, folder, number))
+            rounds.append(globals()[options.what](model, folder, number, Load(options.steps, options.batch)))
             print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     report = Report("training_speed")
     case = f"{options.what}, {options.size}"
