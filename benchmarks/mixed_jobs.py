@@ -129,7 +129,9 @@ def run_mixed(options: argparse.Namespace, scratch: Path) -> None:
     if count <= FAILING:
         raise SystemExit(f"--jobs must be above {FAILING}")
     rng = random.Random(options.seed)
-    real = sorted(path for path in options.real.iterdir() if path.suffix in CLIP_ENDINGS) if options.real else []
+    real = (
+        sorted(path for path in options.real.resolve().iterdir() if path.suffix in CLIP_ENDINGS) if options.real else []
+    )
     mixed = write_jobs(scratch, count, real, rng)
     began = time.perf_counter()
     code = start(mixed.path, scratch / "whole").wait()
