@@ -2,11 +2,12 @@
 
     python -m gpt4video_cli.evaluation.signal_tokens --work DIR --output signals.json
 
-``DIR`` is the work folder of ``gpt4video train --recipe bundle``. From its pretrained language model two are trained on
-the same dialogues for as many steps: one writes text prompts (``recipes.language_model.practise``), one writes signal
-tokens whose hidden states a head turns into text features (``recipes.signal_tokens``). Both then answer the held-out
-requests of ``evaluation.requests``, with described clips in place of watched ones; the bundled text-to-video model
-films what they ask for, with the same seed and settings, and ``film_judge`` looks.
+``DIR`` is the work folder of ``gpt4video train --recipe bundle``. From its pretrained language model, or from another
+one (``--language FOLDER``), two are trained on the same dialogues for as many steps: one writes text prompts
+(``recipes.language_model.practise``), one writes signal tokens whose hidden states a head turns into text features
+(``recipes.signal_tokens``). Both then answer the held-out requests of ``evaluation.requests``, with described clips in
+place of watched ones; the bundled text-to-video model films what they ask for, with the same seed and settings, and
+``film_judge`` looks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +142,14 @@ def _filmed(generator: DiffusersGenerator, given: dict[str, Any], seed: int) -> 
     return (np.clip(frames[: request.frames], 0, 1) * 255).round().astype(np.uint8)
 
 
-def train_both(work: Path, generator: DiffusersGenerator, recipe: Recipe) -> dict[str, Ask]:
-    """Both ways, trained or read from ``work/signals``; ``work`` holds the recipe's pretrained language model."""
+def train_both(language: Path, folder: Path, generator: DiffusersGenerator, recipe: Recipe) -> dict[str, Ask]:
+    """Both ways from the language model ``language``, trained or, where they are finished, read from ``folder``."""
     from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    folder = work / "signals"
+    tokenizer = Tokenizer.from_file(str(language / "tokenizer.json"))
     parts = generator.load().pipe
     text_encoder = parts.text_encoder.float()
-    writer, signaller = (LlamaForCausalLM.from_pretrained(work / "pretrained", dtype=torch.float32) for _ in range(2))
+    writer, signaller = (LlamaForCausalLM.from_pretrained(language, dtype=torch.float32) for _ in range(2))
     torch.manual_seed(recipe.seed)
     head = SignalHead(writer.config.hidden_size, text_encoder.config.d_model)
     options, size = recipe.practice, recipe.practice_batch
@@ -176,12 +177,18 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="work folder of the bundle's recipe")
+    parser.add_argument("--language", type=Path, help="the language model to begin with (else DIR/pretrained)")
+    parser.add_argument("--steps", type=int, help="of each training (else the recipe's)")
     parser.add_argument("--generator", default=DEFAULT_GENERATOR, help="name or folder of the text-to-video model")
     parser.add_argument("--count", type=int, default=100, help="requests")
     parser.add_argument("--output", type=Path, help="also write the result as JSON to this file")
     options = parser.parse_args()
     generator = DiffusersGenerator.open(options.generator)
-    result = compare(train_both(options.work, generator, Recipe()), generator, options.count)
+    recipe = Recipe()
+    if options.steps:
+        recipe = replace(recipe, practice=replace(recipe.practice, steps=options.steps))
+    asks = train_both(options.language or options.work / "pretrained", options.work / "signals", generator, recipe)
+    result = compare(asks, generator, options.count)
     if options.output:
         write_whole(options.output, json.dumps(result, indent=1) + "\n")
     for name, found in result.items():

@@ -45,10 +45,9 @@ def precompute_features(encoder: VisualEncoder, clips: Sequence[NDArray[np.uint8
         for frames in clips:
             for start in range(0, len(frames), 64):
                 chunk = np.ascontiguousarray(frames[start : start + 64])
-                pixels = preprocess(chunk.reshape(-1, *chunk.shape[2:]), config)
+                pixels = preprocess(chunk.reshape(-1, *chunk.shape[2:]), config).unflatten(0, chunk.shape[:2])
                 with torch.autocast("cpu", torch.bfloat16):
-                    features = encoder(pixels)
-                features = features.to(torch.bfloat16).unflatten(0, chunk.shape[:2])
+                    features = encoder(pixels).to(torch.bfloat16)
                 kept[done : done + len(chunk)] = features.view(torch.int16).numpy()
                 done += len(chunk)
         kept.flush()

@@ -10,9 +10,10 @@ Each part is kept in the work folder when it is finished and continued from its 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -20,12 +21,13 @@ from tokenizers import Tokenizer
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
 from gpt4video_cli.recipes.align import align, precompute_features
-from gpt4video_cli.recipes.clips import KnownClips, sampled_frames, scene_at
+from gpt4video_cli.recipes.clips import KnownClips, SampledClips, sampled_clips
 from gpt4video_cli.recipes.closure import say
-from gpt4video_cli.recipes.contrastive import retrieval, small_encoder_config, train_contrastive
+from gpt4video_cli.recipes.contrastive import SIDE, retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.recipes.fact_slots import prefer_times, warm_up
 from gpt4video_cli.recipes.instruct import instruct, with_lora
-from gpt4video_cli.recipes.language_model import converse, new_language_model, practise, pretrain
+from gpt4video_cli.recipes.language_model import converse, new_language_model, practise, pretrain, sharpen
+from gpt4video_cli.recipes.patch_motion import train_patches, with_heads
 from gpt4video_cli.recipes.patch_phrases import patches_right, train_patch_phrases
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.training.loop import LoopOptions
@@ -57,10 +59,17 @@ class Recipe:
     practice_batch: int = 32
     conversation: LoopOptions = LoopOptions(steps=600, learning_rate=6e-4, warm_up=30)
     conversation_batch: int = 32
-    clips: int = 30_000
-    events: int = 5_000
-    pictures: int = 6_000
+    details: LoopOptions = LoopOptions(steps=600, learning_rate=6e-4, warm_up=30)
+    details_batch: int = 32
+    clips: int = 14_000
+    events: int = 7_000
+    pictures: int = 9_000
     """How many clips of each of ``clips.SOURCES``."""
+    motion: LoopOptions = LoopOptions(steps=700, learning_rate=1e-3, warm_up=40, muon_rate=3e-3)
+    camera: LoopOptions = LoopOptions(steps=400, learning_rate=1e-3, warm_up=20, muon_rate=3e-3)
+    motion_batch: int = 15
+    motion_pool: int = 4_000
+    """The first so many clips of each source."""
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
     warm_up: LoopOptions = LoopOptions(steps=5000, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
@@ -75,8 +84,53 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     """Run what is not finished in ``work``, then write the model folder ``output`` (everything but its card)."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(work, recipe)
-    vision = work / "vision"
-    if not vision.exists():
+    clips = _sampled_clips(work, recipe)
+    encoder = _encoder(tokenizer, clips, work, recipe)
+    language_model = _language_model(tokenizer, work, recipe)
+    if not (work / "abstractor.safetensors").exists():
+        torch.manual_seed(recipe.seed)
+        abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
+        prefer_times(abstractor, seed=recipe.seed)
+        known = _known_clips(encoder, clips, work)
+        warm_up(
+            abstractor,
+            language_model,
+            tokenizer,
+            known,
+            recipe.warm_up,
+            folder=work,
+            batch_size=recipe.warm_up_batch,
+            seed=recipe.seed,
+        )
+        align(
+            abstractor,
+            language_model,
+            tokenizer,
+            known,
+            recipe.align,
+            folder=work,
+            batch_size=recipe.align_batch,
+            seed=recipe.seed,
+        )
+        save_abstractor(abstractor.half(), work / "abstractor.safetensors")
+    if not (work / "adapter").exists():
+        adapted = with_lora(language_model, seed=recipe.seed)
+        instruct(adapted, tokenizer, recipe.instruct, folder=work, batch_size=recipe.instruct_batch, seed=recipe.seed)
+        adapted.half().save_pretrained(work / "adapter")
+    _assemble(output, work, encoder.config.image_size)
+
+
+def _tokenizer(work: Path, recipe: Recipe) -> Tokenizer:
+    file = work / "tokenizer.json"
+    if not file.exists():
+        train_tokenizer(vocabulary=recipe.vocabulary, seed=recipe.seed).save(str(file))
+    return Tokenizer.from_file(str(file))
+
+
+def _encoder(tokenizer: Tokenizer, clips: Sequence[SampledClips], work: Path, recipe: Recipe) -> VisualEncoder:
+    """The encoder, float32: a CLIP of single frames, kept in ``vision-of-frames``, then of clips, in ``vision``."""
+    of_frames, of_clips = work / "vision-of-frames", work / "vision"
+    if not of_frames.exists():
         torch.manual_seed(recipe.seed)
         encoder = VisualEncoder(small_encoder_config())
         pair = train_contrastive(
@@ -99,48 +153,27 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
         )
         say(f"retrieval of 1 in 255 unseen captions: {retrieval(pair, tokenizer):.3f}")
         say(f"patches of objects that are named: {patches_right(pair, tokenizer):.3f}")
-        save_visual_encoder(encoder.half(), vision)
-    encoder = load_visual_encoder(vision, dtype="float32")
-
-    language_model = _language_model(tokenizer, work, recipe)
-    if not (work / "abstractor.safetensors").exists():
-        torch.manual_seed(recipe.seed)
-        abstractor = Abstractor(_abstractor_config(encoder, language_model, recipe))
-        prefer_times(abstractor, seed=recipe.seed)
-        clips = _known_clips(encoder, work, recipe)
-        warm_up(
-            abstractor,
-            language_model,
-            tokenizer,
-            clips,
-            recipe.warm_up,
-            folder=work,
-            batch_size=recipe.warm_up_batch,
-            seed=recipe.seed,
+        save_visual_encoder(encoder.half(), of_frames)
+    if not of_clips.exists():
+        trained = with_heads(load_visual_encoder(of_frames, dtype="float32"), seed=recipe.seed)
+        drawn, events, pictures = clips
+        rounds = (
+            ("motion", recipe.motion, (drawn, events, pictures)),
+            ("camera", recipe.camera, (pictures, pictures, drawn, pictures, pictures, events)),
         )
-        align(
-            abstractor,
-            language_model,
-            tokenizer,
-            clips,
-            recipe.align,
-            folder=work,
-            batch_size=recipe.align_batch,
-            seed=recipe.seed,
-        )
-        save_abstractor(abstractor.half(), work / "abstractor.safetensors")
-    if not (work / "adapter").exists():
-        adapted = with_lora(language_model, seed=recipe.seed)
-        instruct(adapted, tokenizer, recipe.instruct, folder=work, batch_size=recipe.instruct_batch, seed=recipe.seed)
-        adapted.half().save_pretrained(work / "adapter")
-    _assemble(output, work, encoder.config.image_size)
-
-
-def _tokenizer(work: Path, recipe: Recipe) -> Tokenizer:
-    file = work / "tokenizer.json"
-    if not file.exists():
-        train_tokenizer(vocabulary=recipe.vocabulary, seed=recipe.seed).save(str(file))
-    return Tokenizer.from_file(str(file))
+        for name, options, shown in rounds:
+            train_patches(
+                trained,
+                shown,
+                options,
+                name=name,
+                folder=work,
+                batch_size=recipe.motion_batch,
+                pool=recipe.motion_pool,
+                seed=recipe.seed,
+            )
+        save_visual_encoder(cast(VisualEncoder, trained["encoder"]).half(), of_clips)
+    return load_visual_encoder(of_clips, dtype="float32")
 
 
 def _language_model(tokenizer: Tokenizer, work: Path, recipe: Recipe) -> Any:
@@ -149,7 +182,8 @@ def _language_model(tokenizer: Tokenizer, work: Path, recipe: Recipe) -> Any:
     rounds = (
         ("pretrained", pretrain, recipe.language, recipe.language_batch),
         ("practised", practise, recipe.practice, recipe.practice_batch),
-        ("language", converse, recipe.conversation, recipe.conversation_batch),
+        ("conversed", converse, recipe.conversation, recipe.conversation_batch),
+        ("language", sharpen, recipe.details, recipe.details_batch),
     )
     for name, train, options, batch_size in rounds:
         folder = work / name
@@ -161,22 +195,25 @@ def _language_model(tokenizer: Tokenizer, work: Path, recipe: Recipe) -> Any:
     return model
 
 
-def _known_clips(encoder: VisualEncoder, work: Path, recipe: Recipe) -> KnownClips:
+def _sampled_clips(work: Path, recipe: Recipe) -> list[SampledClips]:
     counts = {"clips": recipe.clips, "events": recipe.events, "pictures": recipe.pictures}
-    frames = [
-        sampled_frames(
+    return [
+        sampled_clips(
             source,
             count,
             frames=recipe.frames,
-            side=encoder.config.image_size,
+            side=SIDE,
             seed=recipe.seed,
-            cache=work / f"frames_{source}_{count}.npy",
+            cache=work / f"clips_{source}_{count}",
         )
         for source, count in counts.items()
     ]
-    cache = work / f"features_{'_'.join(map(str, counts.values()))}.npy"
-    scenes = [scene_at(recipe.seed, index, source) for source, count in counts.items() for index in range(count)]
-    return KnownClips(precompute_features(encoder, frames, cache), scenes)
+
+
+def _known_clips(encoder: VisualEncoder, clips: Sequence[SampledClips], work: Path) -> KnownClips:
+    cache = work / f"features_{'_'.join(str(len(each.scenes)) for each in clips)}.npy"
+    scenes = [scene for each in clips for scene in each.scenes]
+    return KnownClips(precompute_features(encoder, [each.frames for each in clips], cache), scenes)
 
 
 def _abstractor_config(encoder: VisualEncoder, language_model: Any, recipe: Recipe) -> AbstractorConfig:

@@ -5,12 +5,16 @@ Letters: n clips, T frames, S side in pixels, P patches, D_v width of the featur
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial as partial_of
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,8 @@ SOURCES: dict[str, Callable[[random.Random], Scene]] = {
     "pictures": sample_picture,
 }
 """What training clips are drawn by: ordinary scenes, things that happen in order, and pictures without objects."""
+PIECE = 250
+"""Clips that a process draws before it takes more."""
 
 
 def scene_at(seed: int, index: int, source: str = "clips") -> Scene:
@@ -60,30 +66,59 @@ class KnownClips:
         return torch.where(back, shown.flip(1), shown)
 
 
-def film_scene(path: Path, scene: Scene, rng: random.Random, *, side: int | None = None) -> None:
-    """Write ``scene`` as an mp4 of 1 to 3 seconds; size, frame rate and compression vary as ``rng`` says."""
+def film_scene(path: Path, scene: Scene, rng: random.Random, *, side: int | None = None) -> float:
+    """Write ``scene`` as an mp4 of 1 to 3 seconds; size, frame rate and compression vary as ``rng`` says. Returns the
+    seconds from the first frame (t = 0) to the last (t = 1)."""
     side = side or rng.choice((80, 96, 112, 128, 128))
-    frames = render_clip(scene, side=side, frames=rng.randint(12, 24))
-    write_mp4(path, frames, fps=rng.choice((8, 10, 12)), crf=rng.choice((16, 20, 24, 28)), preset="ultrafast")
+    count, fps = rng.randint(12, 24), rng.choice((8, 10, 12))
+    write_mp4(
+        path, render_clip(scene, side=side, frames=count), fps=fps, crf=rng.choice((16, 20, 24, 28)), preset="ultrafast"
+    )
+    return (count - 1) / fps
 
 
-def sampled_frames(source: str, count: int, *, frames: int, side: int, seed: int, cache: Path) -> NDArray[np.uint8]:
-    """What the reader sees of ``count`` clips: uint8 ``[count, frames, side, side, 3]``, kept at ``cache`` (npy)."""
-    if cache.exists():
-        return np.load(cache, mmap_mode="r")  # type: ignore[no-any-return]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(".partial.npy")
-    shape = (count, frames, side, side, 3)
-    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-    plan, config, started = SamplingPlan(frames=frames), PreprocessConfig.square(side), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        for i in range(count):
-            film_scene(path, scene_at(seed, i, source), random.Random(f"film/{seed}/{i}"))
-            kept[i] = resize_and_crop(read_clip(str(path), plan, min_side=config.decode_side).frames, config)
+@dataclass(frozen=True)
+class SampledClips:
+    """What the reader sees of n clips of ``source``: ``frames`` uint8 ``[n, T, S, S, 3]``, ``times`` float32
+    ``[n, T]``, when they are in the time of the scenes (0-1)."""
+
+    frames: NDArray[np.uint8]
+    times: NDArray[np.float32]
+    scenes: Sequence[Scene]
+
+
+def sampled_clips(source: str, count: int, *, frames: int, side: int, seed: int, cache: Path) -> SampledClips:
+    """``count`` clips, drawn on all cores; their frames and times are kept in the folder ``cache``, as npy."""
+    names = ("frames.npy", "times.npy")
+    if not cache.exists():
+        partial = cache.with_name(cache.name + ".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        shape = (count, frames, side, side, 3)
+        np.lib.format.open_memmap(partial / names[0], mode="w+", dtype=np.uint8, shape=shape)
+        np.lib.format.open_memmap(partial / names[1], mode="w+", dtype=np.float32, shape=shape[:2])
+        started, done = time.monotonic(), 0
+        # Not forked: a fork of a process in which torch has threads may hang.
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+            pieces = [range(first, min(first + PIECE, count)) for first in range(0, count, PIECE)]
+            for drawn in pool.map(partial_of(_draw_piece, source, seed, partial), pieces):
+                done += drawn
+                print(f"{source} {done}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        os.replace(partial, cache)
+    shown, times = (np.load(cache / name, mmap_mode="r") for name in names)
+    return SampledClips(shown, times, [scene_at(seed, index, source) for index in range(count)])
+
+
+def _draw_piece(source: str, seed: int, folder: Path, piece: range) -> int:
+    """Draw the clips ``piece`` into the arrays in ``folder``; how many they are. Runs in a process of its own."""
+    frames, times = (np.load(folder / name, mmap_mode="r+") for name in ("frames.npy", "times.npy"))
+    plan, config = SamplingPlan(frames=frames.shape[1]), PreprocessConfig.square(frames.shape[2])
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "clip.mp4"
+        for index in piece:
+            seconds = film_scene(path, scene_at(seed, index, source), random.Random(f"film/{seed}/{index}"))
+            clip = read_clip(str(path), plan, min_side=config.decode_side)
+            frames[index], times[index] = resize_and_crop(clip.frames, config), clip.times / seconds
             path.unlink()
-            if (i + 1) % 500 == 0:
-                print(f"{source} {i + 1}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    kept.flush()
-    os.replace(partial, cache)
-    return np.load(cache, mmap_mode="r")  # type: ignore[no-any-return]
+    for array in (frames, times):
+        array.flush()
+    return len(piece)

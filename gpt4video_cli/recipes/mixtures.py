@@ -11,6 +11,7 @@ from gpt4video_cli.shapeworld.wishes import OUTSIDE, asked_for, filming, refusin
 
 ABOUT_PICTURES = ("dominant", "camera", "fade", "colour", "yesno")
 ABOUT_EVENTS = ("order", "order", "order", "motion", "colour", "yesno")
+ABOUT_CHANGES = ("presence", "presence", "presence", "motion", "size", "yesno")
 """The kinds of question that clips of those sources teach."""
 
 
@@ -53,6 +54,29 @@ def conversation_dialogue(rng: random.Random) -> Dialogue:
     return practice_dialogue(rng)
 
 
+def detail_dialogue(rng: random.Random) -> Dialogue:
+    """The fourth round: what was read worst of described clips, and a fifth of what was learned before."""
+    choice = rng.random()
+    if choice < 0.35:
+        return watching(rng, scene=sample_events(rng), turns=rng.randint(2, 4), kinds=(*ABOUT_EVENTS, "size"))
+    if choice < 0.6:
+        return watching(rng, scene=_something_changes(rng), turns=rng.randint(1, 3), kinds=ABOUT_CHANGES)
+    if choice < 0.7:
+        scene = sample_scene(rng, shapes=rng.choice((1, 2, 3)), plain=True)
+        return watching(rng, scene=scene, turns=rng.randint(1, 3), kinds=("size", "presence", "motion"))
+    if choice < 0.8:
+        return watching(rng, scene=sample_scene(rng, shapes=1), turns=rng.randint(1, 4))
+    return conversation_dialogue(rng)
+
+
+def _something_changes(rng: random.Random) -> Scene:
+    """A scene in which exactly one shape appears or disappears."""
+    while True:
+        scene = sample_scene(rng, shapes=rng.choice((1, 2, 3)), plain=True)
+        if sum(shape.presence != "always" for shape in scene.shapes) == 1:
+            return scene
+
+
 def instruction_dialogue(rng: random.Random) -> Dialogue:
     """Stage 2: clips asked for and refused, and enough watching to keep what was learned."""
     choice = rng.random()
@@ -92,4 +116,7 @@ def kinds_about(scene: Scene, rng: random.Random) -> list[str]:
         return rng.choices((*ABOUT_PICTURES, "any"), k=2)
     if scene.events() is not None and rng.random() < 0.7:
         return rng.choices((*ABOUT_EVENTS, "any"), k=2)
-    return rng.choices(("motion", "shape", "colour", "count", "yesno", "camera", "any"), (6, 5, 3, 2, 3, 1, 6), k=2)
+    if sum(shape.presence != "always" for shape in scene.shapes) == 1 and rng.random() < 0.6:
+        return ["presence", rng.choice(("motion", "size", "any"))]
+    kinds = ("motion", "shape", "colour", "size", "count", "yesno", "presence", "camera", "any")
+    return rng.choices(kinds, (6, 5, 3, 3, 2, 3, 1, 1, 6), k=2)

@@ -18,11 +18,16 @@ from gpt4video_cli.shapeworld.scene import COLOURS, PLAIN_BACKGROUNDS
 Picture = NDArray[np.float32]
 """float32 ``[S, S, 3]``, RGB, 0-255."""
 
+Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+"""Lowest and highest hue in degrees, saturation and value (0-1)."""
+
 PICTURE_COLOURS = (*COLOURS, *PLAIN_BACKGROUNDS)
 MOST = 0.5
 """Share of a picture that its dominant colour covers at least; no other colour covers more than half of that."""
+PALE_SHARE = 0.6
+"""How many pictures have the shades of photographs."""
 
-_DRAWN: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+_CLEAR: dict[str, Box] = {
     "red": ((-12, 10), (0.65, 1.0), (0.4, 0.95)),
     "orange": ((20, 36), (0.7, 1.0), (0.75, 1.0)),
     "yellow": ((46, 60), (0.6, 1.0), (0.7, 1.0)),
@@ -36,7 +41,24 @@ _DRAWN: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, f
     "gray": ((0, 360), (0.0, 0.08), (0.32, 0.68)),
     "brown": ((16, 36), (0.45, 0.8), (0.25, 0.5)),
 }
-"""Hue in degrees, saturation and value (0-1) from which a colour's shades are drawn: inside what ``named`` calls it."""
+"""From where a colour's shades are drawn: inside what ``named`` calls it."""
+
+_PALE: dict[str, Box] = {
+    "red": ((-14, 9), (0.2, 0.6), (0.24, 0.7)),
+    "orange": ((17, 39), (0.2, 0.7), (0.66, 0.98)),
+    "yellow": ((49, 66), (0.19, 0.6), (0.28, 0.95)),
+    "green": ((71, 162), (0.19, 0.5), (0.25, 0.85)),
+    "cyan": ((168, 193), (0.19, 0.5), (0.27, 0.9)),
+    "blue": ((200, 250), (0.19, 0.5), (0.25, 0.9)),
+    "purple": ((260, 292), (0.19, 0.45), (0.27, 0.8)),
+    "pink": ((328, 343), (0.19, 0.4), (0.7, 0.95)),
+    "white": ((0, 360), (0.0, 0.11), (0.84, 1.0)),
+    "black": ((0, 360), (0.0, 0.9), (0.0, 0.18)),
+    "gray": ((0, 360), (0.0, 0.12), (0.23, 0.76)),
+    "brown": ((13, 44), (0.2, 0.6), (0.23, 0.58)),
+}
+"""The same for the shades of photographs, which are paler and darker: on frames of real clips, whose greens had
+saturations of 0.15 to 0.4, a model that had seen ``_CLEAR`` alone called most of them gray."""
 
 
 def named(picture: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -96,11 +118,13 @@ def picture_of(seed: int, side: int, dominant: str) -> Picture:
         limits = np.quantile(border, [rng.uniform(0.28, 0.36), rng.uniform(0.62, 0.7)])
         grounds = [str(name) for name in rng.choice(others, 3, replace=False)]
     place = np.searchsorted(limits, border)
+    shades = _PALE if rng.random() < PALE_SHARE else _CLEAR
     picture = np.zeros((side, side, 3), np.float32)
     for number, name in enumerate(grounds):
-        picture = np.where((place == number)[..., None], _ground(rng, side, name), picture)
+        picture = np.where((place == number)[..., None], _ground(rng, side, shades[name]), picture)
     canvas = Image.fromarray(picture.astype(np.uint8))
-    _draw_things(ImageDraw.Draw(canvas), rng, side, [*grounds, *(str(n) for n in rng.choice(others, 2))])
+    things = [*grounds, *(str(n) for n in rng.choice(others, 2))]
+    _draw_things(ImageDraw.Draw(canvas), rng, side, [shades[name] for name in things])
     grain = rng.normal(0, rng.uniform(0, 8), (side, side, 1)).astype(np.float32)
     return np.clip(np.asarray(canvas, np.float32) + grain, 0, 255)
 
@@ -119,9 +143,9 @@ def relief(rng: np.random.Generator, side: int) -> Picture:
     return (total - low) / (high - low)
 
 
-def _ground(rng: np.random.Generator, side: int, name: str) -> Picture:
+def _ground(rng: np.random.Generator, side: int, shades: Box) -> Picture:
     """Shades of one colour over a relief: from rugged to almost even, some like a sky paler towards one end."""
-    (h0, h1), (s0, s1), (v0, v1) = _DRAWN[name]
+    (h0, h1), (s0, s1), (v0, v1) = shades
     low = rng.uniform(v0, v1)
     high = low + rng.uniform(0.1, 1) * (rng.choice((v0, v1)) - low)
     ends = np.array([_rgb(rng.uniform(h0, h1), rng.uniform(s0, s1), value) for value in (low, high)])
@@ -132,10 +156,10 @@ def _ground(rng: np.random.Generator, side: int, name: str) -> Picture:
     return (ends[0] * (1 - height) + ends[1] * height).astype(np.float32)
 
 
-def _draw_things(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, colours: list[str]) -> None:
+def _draw_things(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, shades: list[Box]) -> None:
     """Branches and stones, small enough to leave the dominant colour what it is."""
     for _ in range(int(rng.integers(3, 14))):
-        (h0, h1), (s0, s1), (v0, v1) = _DRAWN[str(rng.choice(colours))]
+        (h0, h1), (s0, s1), (v0, v1) = shades[int(rng.integers(len(shades)))]
         colour = tuple(int(c) for c in _rgb(rng.uniform(h0, h1), rng.uniform(s0, s1), rng.uniform(v0, v1)))
         x, y = rng.uniform(0, side, 2)
         if rng.random() < 0.5:

@@ -38,7 +38,7 @@ def _references(scene: Scene, shape: Shape, *, hide: str) -> list[str]:
     if hide != "size" and sizeable and len(same_size) == 1 and scene.camera == "still":
         found.append(f"the {shape.size} shape")
     if len(scene.shapes) == 1:
-        found += ["the shape", "the object"]
+        found += ["the shape", "the object", "it"]
     return found
 
 

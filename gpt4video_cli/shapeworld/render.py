@@ -122,7 +122,7 @@ def texture(kind: str, seed: int, side: int) -> Frame:
     return (dark + (light - dark) * mask)[..., None].repeat(3, axis=2).astype(np.float32)
 
 
-def _camera_view(scene: Scene, t: float) -> tuple[float, float, float]:
+def camera_view(scene: Scene, t: float) -> tuple[float, float, float]:
     """Centre of the view in world coordinates (the start frame is 0-1 around 0.5) and its width, at time ``t``."""
     x = y = 0.5
     width = 1.0
@@ -140,6 +140,16 @@ def _camera_view(scene: Scene, t: float) -> tuple[float, float, float]:
     elif scene.camera == "out":
         width = 1.0 + 1.3 * offset
     return x, y, width
+
+
+def placed(shape: Shape, t: float, view: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Centre of ``shape`` in the frame at time ``t``, in fractions of its side, and the factor by which it is scaled.
+
+    view: see ``camera_view``.
+    """
+    x, y = shape.centre(t)
+    left, top, width = view
+    return (x - left) / width + 0.5, (y - top) / width + 0.5, 1 / width
 
 
 def _look(world: Frame, side: int, x: float, y: float, width: float) -> Frame:
@@ -173,17 +183,16 @@ def render_frames(
     if scene.camera == "still":
         still = world[:side, :side] if scene.background in PLAIN_BACKGROUNDS else _look(world, side, 0.5, 0.5, 1.0)
     for i, t in enumerate(times):
-        x, y, width = _camera_view(scene, float(t))
+        x, y, width = camera_view(scene, float(t))
         frame = still.copy() if still is not None else _look(world, side, x, y, width)
         for shape in scene.shapes:
             if shape.visible(float(t)):
-                sx, sy = shape.centre(float(t))
-                _draw(frame, shape, float(t), (sx - x) / width + 0.5, (sy - y) / width + 0.5, 1 / width)
-        frames[i] = np.clip(frame * _brightness(scene.fade, float(t)) + 0.5, 0, 255).astype(np.uint8)
+                _draw(frame, shape, float(t), *placed(shape, float(t), (x, y, width)))
+        frames[i] = np.clip(frame * brightness(scene.fade, float(t)) + 0.5, 0, 255).astype(np.uint8)
     return frames
 
 
-def _brightness(fade: str, t: float) -> float:
+def brightness(fade: str, t: float) -> float:
     """0-1: fades take the first or the last 40 % of the clip."""
     if fade == "in":
         return min(t / 0.4, 1.0)

@@ -197,7 +197,7 @@ def _features(plan: Plan, encoder: VisualEncoder, clips: int, compute: torch.dty
     """Of so many clips, encoded one after the other, as ``ClipFeatures`` does."""
     side, frames = encoder.config.image_size, plan.card.frames
     with torch.no_grad():
-        one = encoder(torch.empty(frames, 3, side, side, dtype=compute)).to(torch.float16)
+        (one,) = encoder(torch.empty(1, frames, 3, side, side, dtype=compute)).to(torch.float16)
     return torch.stack([one] * max(1, clips))
 
 

@@ -74,11 +74,12 @@ def test_a_reply_is_what_greedy_decoding_gives() -> None:
 
 def test_the_whole_comparison_on_random_weights(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(vocabulary=512, samples=200)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    new_language_model(tokenizer.get_vocab_size(), width=64, layers=1).save_pretrained(tmp_path / "pretrained")
+    language = tmp_path / "language"
+    new_language_model(tokenizer.get_vocab_size(), width=64, layers=1).save_pretrained(language)
+    tokenizer.save(str(language / "tokenizer.json"))
     generator = DiffusersGenerator.open(str(write_random_generator(tmp_path / "wan")))
     recipe = Recipe(practice=LoopOptions(steps=2, learning_rate=1e-3, warm_up=1), practice_batch=4)
-    asks = train_both(tmp_path, generator, recipe)
+    asks = train_both(language, tmp_path / "signals", generator, recipe)
     features = torch.randn(1, 48, generator.load().pipe.text_encoder.config.d_model)
     given = {"features": lambda *_: {"prompt_embeds": features}, "nothing": lambda *_: None}
     result = compare({**asks, **given}, generator, 2)

@@ -33,6 +33,11 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         practice_batch=2,
         conversation=two,
         conversation_batch=2,
+        details=two,
+        details_batch=2,
+        motion=two,
+        camera=two,
+        motion_batch=3,
         clips=6,
         events=2,
         pictures=2,
@@ -46,7 +51,17 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(bundle, "Recipe", lambda: small)
     work, output = tmp_path / "work", tmp_path / "model"
     bundle.make(output, work)
-    names = ["contrastive", "patch_phrases", "language_model", "practice", "warm_up", "align", "instruct"]
+    names = [
+        "contrastive",
+        "patch_phrases",
+        "patch_motion",
+        "patch_camera",
+        "language_model",
+        "practice",
+        "conversation",
+        "details",
+    ]
+    names += ["warm_up", "align", "instruct"]
     assert all((work / "checkpoints" / name / "step-00000002").is_dir() for name in names)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     with Assistant.open(str(output)) as assistant:
