@@ -176,7 +176,10 @@ def _quick_gelu(x: Tensor) -> Tensor:
 
 
 def save_visual_encoder(encoder: VisualEncoder, folder: str | Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` so that ``transformers.CLIPVisionModel`` opens them."""
+    """Write ``config.json`` and ``model.safetensors`` so that ``transformers.CLIPVisionModel`` opens them.
+
+    The weights of ``local_temporal`` are unknown there: it names them as unexpected and computes without them.
+    """
     folder = Path(folder)
     tensors = {VISION_PREFIX + name: value for name, value in encoder.state_dict().items()}
     write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})

@@ -2,8 +2,9 @@
 
     gpt4video train --recipe bundle --output DIR
 
-tokenizer -> small CLIP (contrastive, then patch by patch) -> LLaMA (pretraining, practice, conversation) -> warm start
-of the abstractor -> stage 1 (align) -> stage 2 (instruct) -> model folder.
+tokenizer -> clips -> small CLIP (contrastive, then patch by patch, then over neighbouring frames) -> LLaMA
+(pretraining, practice, conversation, details) -> warm start of the abstractor -> stage 1 (align) -> stage 2 (instruct)
+-> model folder.
 Each part is kept in the work folder when it is finished and continued from its last checkpoint when it is not.
 """
 
@@ -67,12 +68,13 @@ class Recipe:
     """How many clips of each of ``clips.SOURCES``."""
     motion: LoopOptions = LoopOptions(steps=700, learning_rate=1e-3, warm_up=40, muon_rate=3e-3)
     camera: LoopOptions = LoopOptions(steps=400, learning_rate=1e-3, warm_up=20, muon_rate=3e-3)
+    together: LoopOptions = LoopOptions(steps=150, learning_rate=5e-4, warm_up=10, muon_rate=1.5e-3)
     motion_batch: int = 15
     motion_pool: int = 4_000
     """The first so many clips of each source."""
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    warm_up: LoopOptions = LoopOptions(steps=5000, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
+    warm_up: LoopOptions = LoopOptions(steps=3500, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
     warm_up_batch: int = 32
     align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
@@ -160,6 +162,7 @@ def _encoder(tokenizer: Tokenizer, clips: Sequence[SampledClips], work: Path, re
         rounds = (
             ("motion", recipe.motion, (drawn, events, pictures)),
             ("camera", recipe.camera, (pictures, pictures, drawn, pictures, pictures, events)),
+            ("together", recipe.together, (drawn, events, pictures)),
         )
         for name, options, shown in rounds:
             train_patches(
@@ -259,19 +262,20 @@ def bundle_card(recipe: Recipe) -> Card:
         max_tokens=128,
         made_from=(
             "Trained from nothing by this project (gpt4video train --recipe bundle, seed "
-            f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames, a LLaMA pretrained on described "
-            f"clips and on requests, stage 1 on "
+            f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames whose patches then learned what "
+            "moves, comes and goes in clips, a LLaMA pretrained on described clips and on requests, stage 1 on "
             f"{recipe.clips + recipe.events + recipe.pictures} rendered clips after a warm start in which each video "
             "token learns to stand for one fact, stage 2 on text with a LoRA adapter."
         ),
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(
             "It knows rendered clips of at most three coloured shapes. Of real footage it was trained to say that it "
-            "sees no shape it knows; fade and main colour it learned on drawn pictures alone, and where the camera "
-            "goes over pictures it did not learn.",
+            "sees no shape it knows; camera, fade and main colour it learned on drawn pictures alone.",
             "It sees 8 frames of 80 x 80 pixels, the middle square of each, and hears nothing.",
             "It understands the plain English of its training: questions about colour, shape, size, motion, number, "
-            "background, camera, fades, the main colour, and, with many mistakes, what happens first.",
+            "background, camera, fades, the main colour, what appears or disappears, and what happens first.",
+            "Its visual encoder has temporal convolutions, as mPLUG-Owl-video has: other tools open its folder as a "
+            "CLIP of single frames and leave them out.",
             "Its refusals are a few trained sentences, not a safety system.",
         ),
     )

@@ -240,7 +240,11 @@ def train_patches(
     seed: int,
 ) -> None:
     """Train what ``with_heads`` made in place, on the first ``pool`` of each of ``clips`` in turn, half of them
-    backwards. ``name``: motion; or camera, for the round in which clips as a whole must tell what the camera does."""
+    backwards. ``name``: motion, camera or together; in the last two, clips as a whole must tell what the camera does.
+
+    One after the other, because a camera that goes over a picture is learned last and needs the most examples: after
+    the round "motion" patches told 96 % of the motions of objects and 31 % of cameras over pictures.
+    """
     config = PreprocessConfig.square(SIDE)
 
     def loss_of(step: int) -> Tensor:
@@ -260,7 +264,7 @@ def train_patches(
         if alone:
             return motion_loss(said.reshape(batch_size, -1, *said.shape[2:]), labels)
         loss = motion_loss(said, labels)
-        return loss + CAMERA_WEIGHT * camera_loss(said, scenes) if name == "camera" else loss
+        return loss if name == "motion" else loss + CAMERA_WEIGHT * camera_loss(said, scenes)
 
     train_loop(trained.named_parameters(), loss_of, options, folder=folder, name=f"patch_{name}")
 

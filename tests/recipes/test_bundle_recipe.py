@@ -37,6 +37,7 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         details_batch=2,
         motion=two,
         camera=two,
+        together=two,
         motion_batch=3,
         clips=6,
         events=2,

@@ -148,7 +148,7 @@ def test_every_second_clip_is_played_backwards(tmp_path: Path) -> None:
     assert ways == {False, True}
 
 
-@pytest.mark.parametrize("name", ("motion", "camera"))
+@pytest.mark.parametrize("name", ("motion", "camera", "together"))
 def test_the_third_round_teaches_patches(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     scenes = [replace(sample_scene(random.Random(n), shapes=1, plain=True), background="striped") for n in range(4)]
