@@ -74,9 +74,9 @@ class Recipe:
     """The first so many clips of each source."""
     queries: int = 32
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
-    warm_up: LoopOptions = LoopOptions(steps=3500, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
+    warm_up: LoopOptions = LoopOptions(steps=2500, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
     warm_up_batch: int = 32
-    align: LoopOptions = LoopOptions(steps=1000, learning_rate=5e-4, warm_up=50)
+    align: LoopOptions = LoopOptions(steps=800, learning_rate=5e-4, warm_up=50)
     align_batch: int = 48
     instruct: LoopOptions = LoopOptions(steps=1200, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
