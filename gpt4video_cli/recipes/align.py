@@ -55,27 +55,42 @@ def precompute_features(encoder: VisualEncoder, clips: Sequence[NDArray[np.uint8
     return torch.from_numpy(np.load(cache, mmap_mode="c")).view(torch.bfloat16)
 
 
-LONG_FROM = 500
+LONG_FROM = 160
 """From this step on, a third of the dialogues are long or about two clips; before, one in twenty is."""
+
+ALIGNED = 320
+"""From this step on dialogues are as mixed as they get."""
+EVENTS_SHARE = 0.35
 
 Drawn = tuple[Example, tuple[int, ...]]
 """A dialogue and the indices of the clips it shows."""
 
 
 def draw_dialogues(
-    tokenizer: Tokenizer, count: int, scenes: Sequence[Scene], video_tokens: int, rng: random.Random, *, step: int
+    tokenizer: Tokenizer,
+    count: int,
+    scenes: Sequence[Scene],
+    video_tokens: int,
+    rng: random.Random,
+    *,
+    step: int,
+    events: float = 0.0,
 ) -> list[Drawn]:
-    """``count`` dialogues about clips of ``scenes``: mostly one or two questions, at first mostly about single shapes.
+    """``count`` dialogues about clips of ``scenes``: mostly one or two questions, at first mostly about single shapes;
+    the share ``events`` of them about clips in which two things happen in order.
 
     In a long dialogue the first answers give the later ones away, so that little is learned from the clip.
     """
     single = [i for i, s in enumerate(scenes) if len(s.shapes) == 1 and s.camera == "still"] or range(len(scenes))
+    eventful = [i for i, s in enumerate(scenes) if s.events() is not None] if events else []
     made: list[Drawn] = []
     while len(made) < count:
         if rng.random() < (0.05 if step < LONG_FROM else 0.33):
             made.append(_long_dialogue(tokenizer, scenes, video_tokens, rng))
             continue
-        clip = rng.choice(single) if rng.random() < max(0.2, 0.8 - step / 1500) else rng.randrange(len(scenes))
+        clip = rng.choice(single) if rng.random() < max(0.2, 0.8 - step / 400) else rng.randrange(len(scenes))
+        if eventful and rng.random() < events:
+            clip = rng.choice(eventful)
         exchanges = []
         for kind in kinds_about(scenes[clip], rng):
             asked = ask(scenes[clip], kind, rng) if kind != "any" else None
@@ -114,16 +129,23 @@ def align(
     folder: Path,
     batch_size: int,
     seed: int,
+    name: str = "align",
 ) -> None:
-    """Train ``abstractor`` in place on ``clips``; the language model stays as it is."""
+    """Train ``abstractor`` in place on ``clips``; the language model stays as it is.
+
+    ``name``: align; or align_events, for a round that goes on where that ended and asks more about what happens in
+    order: after the first alone 71 % of such questions were answered rightly.
+    """
     language_model.requires_grad_(False).eval()
     abstractor.requires_grad_(True).train()
     tokens = abstractor.config.tokens
 
     def draw(rng: random.Random, count: int, step: int) -> list[Drawn]:
+        if name == "align_events":
+            return draw_dialogues(tokenizer, count, clips.scenes, tokens, rng, step=step + ALIGNED, events=EVENTS_SHARE)
         return draw_dialogues(tokenizer, count, clips.scenes, tokens, rng, step=step)
 
-    pooled = Pooled(draw, lambda pair: len(pair[0].ids), lambda step: batch_size, f"align/{seed}")
+    pooled = Pooled(draw, lambda pair: len(pair[0].ids), lambda step: batch_size, f"{name}/{seed}")
 
     def loss_of(step: int) -> Tensor:
         batch = pooled.batch(step)
@@ -135,7 +157,7 @@ def align(
             embeddings = with_video(embeddings, [e for e, _ in batch], video)
             return answer_loss(language_model, embeddings, labels)
 
-    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name="align")
+    train_loop(abstractor.named_parameters(), loss_of, options, folder=folder, name=name)
 
 
 def with_video(embeddings: Tensor, examples: list[Example], video: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from gpt4video_cli.recipes.contrastive import SIDE, retrieval, small_encoder_con
 from gpt4video_cli.recipes.fact_slots import prefer_times, warm_up
 from gpt4video_cli.recipes.instruct import instruct, with_lora
 from gpt4video_cli.recipes.language_model import converse, new_language_model, practise, pretrain, sharpen
-from gpt4video_cli.recipes.patch_motion import train_patches, with_heads
+from gpt4video_cli.recipes.patch_motion import told, train_patches, with_heads
 from gpt4video_cli.recipes.patch_phrases import patches_right, train_patch_phrases
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.training.loop import LoopOptions
@@ -76,7 +76,8 @@ class Recipe:
     """N: video tokens of a clip; 32 spatial and 32 temporal queries."""
     warm_up: LoopOptions = LoopOptions(steps=2500, learning_rate=1.5e-3, warm_up=50, muon_rate=6e-3)
     warm_up_batch: int = 32
-    align: LoopOptions = LoopOptions(steps=800, learning_rate=5e-4, warm_up=50)
+    align: LoopOptions = LoopOptions(steps=320, learning_rate=5e-4, warm_up=30)
+    align_events: LoopOptions = LoopOptions(steps=430, learning_rate=4e-4, warm_up=15, muon_rate=1.5e-3)
     align_batch: int = 48
     instruct: LoopOptions = LoopOptions(steps=1200, learning_rate=1e-3, warm_up=30)
     instruct_batch: int = 16
@@ -104,16 +105,18 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             batch_size=recipe.warm_up_batch,
             seed=recipe.seed,
         )
-        align(
-            abstractor,
-            language_model,
-            tokenizer,
-            known,
-            recipe.align,
-            folder=work,
-            batch_size=recipe.align_batch,
-            seed=recipe.seed,
-        )
+        for name, options in (("align", recipe.align), ("align_events", recipe.align_events)):
+            align(
+                abstractor,
+                language_model,
+                tokenizer,
+                known,
+                options,
+                name=name,
+                folder=work,
+                batch_size=recipe.align_batch,
+                seed=recipe.seed,
+            )
         save_abstractor(abstractor.half(), work / "abstractor.safetensors")
     if not (work / "adapter").exists():
         adapted = with_lora(language_model, seed=recipe.seed)
@@ -175,6 +178,7 @@ def _encoder(tokenizer: Tokenizer, clips: Sequence[SampledClips], work: Path, re
                 pool=recipe.motion_pool,
                 seed=recipe.seed,
             )
+            say(f"told rightly of unseen clips after the round {name}: {told(trained, clips, pool=recipe.motion_pool)}")
         save_visual_encoder(cast(VisualEncoder, trained["encoder"]).half(), of_clips)
     return load_visual_encoder(of_clips, dtype="float32")
 

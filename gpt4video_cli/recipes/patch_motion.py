@@ -243,7 +243,8 @@ def train_patches(
     backwards. ``name``: motion, camera or together; in the last two, clips as a whole must tell what the camera does.
 
     One after the other, because a camera that goes over a picture is learned last and needs the most examples: after
-    the round "motion" patches told 96 % of the motions of objects and 31 % of cameras over pictures.
+    the round "motion" 96 % of the patches of unseen objects told how these move, but only half of the pictures their
+    camera (49 %); after all three 98 % and 98 % (``told``).
     """
     config = PreprocessConfig.square(SIDE)
 
@@ -267,6 +268,39 @@ def train_patches(
         return loss if name == "motion" else loss + CAMERA_WEIGHT * camera_loss(said, scenes)
 
     train_loop(trained.named_parameters(), loss_of, options, folder=folder, name=f"patch_{name}")
+
+
+@torch.no_grad()
+def told(
+    trained: torch.nn.ModuleDict, clips: Sequence[SampledClips], *, pool: int, count: int = 50
+) -> dict[str, float]:
+    """How much is told rightly of ``count`` clips of each source that come after the ``pool`` trained on: patches of
+    objects, of their motions, of events and of colours, and the camera of pictures by all patches together."""
+    right, asked = dict.fromkeys(("what", "move", "event", "colour", "camera"), 0.0), dict.fromkeys(HEADS, 0)
+    asked["camera"] = 0
+    trained.eval()
+    for each in clips:
+        for index in range(pool, min(pool + count, len(each.scenes))):
+            scene, frames, times = each.scenes[index], np.array(each.frames[index]), each.times[index]
+            labels = label_clip(scene, frames, times)
+            pixels = preprocess(frames, PreprocessConfig.square(SIDE))[None]
+            said = trained["heads"](trained["encoder"](pixels)[:, :, 1:])
+            found = dict(zip(HEADS, said[0].split(list(HEADS.values()), dim=2), strict=True))
+            counted = {
+                "what": (labels.what >= 0) & (labels.what < OBJECTS),
+                "move": (labels.move >= 0) & (labels.move < len(MOTIONS)),
+                "event": labels.event > 0,
+                "colour": labels.colour >= 0,
+            }
+            for name, there in counted.items():
+                right[name] += (found[name].argmax(-1).numpy() == getattr(labels, name))[there].sum()
+                asked[name] += int(there.sum())
+            if scene.clutter:
+                together = found["move"][..., len(MOTIONS) :].mean(dim=(0, 1))
+                right["camera"] += CAMERAS[int(together.argmax())] == scene.camera
+                asked["camera"] += 1
+    trained.train()
+    return {name: round(float(hits) / asked[name], 3) for name, hits in right.items() if asked[name]}
 
 
 def still_labels(labels: Labels) -> Labels:

@@ -45,6 +45,7 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         warm_up=two,
         warm_up_batch=2,
         align=two,
+        align_events=two,
         align_batch=2,
         instruct=two,
         instruct_batch=2,
@@ -62,7 +63,7 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         "conversation",
         "details",
     ]
-    names += ["warm_up", "align", "instruct"]
+    names += ["warm_up", "align", "align_events", "instruct"]
     assert all((work / "checkpoints" / name / "step-00000002").is_dir() for name in names)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     with Assistant.open(str(output)) as assistant:

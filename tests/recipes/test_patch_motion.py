@@ -25,6 +25,7 @@ from gpt4video_cli.recipes.patch_motion import (
     camera_loss,
     drawn,
     label_clip,
+    told,
     train_patches,
     with_heads,
     with_neighbours,
@@ -162,6 +163,8 @@ def test_the_third_round_teaches_patches(name: str, tmp_path: Path) -> None:
     losses = [json.loads(line)["loss"] for line in (tmp_path / f"patch_{name}.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    shares = told(trained, clips, pool=2)
+    assert set(shares) == {"what", "move"} and all(0 <= share <= 1 for share in shares.values())
     grown = cast(VisualEncoder, trained["encoder"])
     assert grown.config.local_temporal and grown.encoder["layers"][0].temporal.up_proj.weight.any()  # type: ignore[union-attr,index]
 
