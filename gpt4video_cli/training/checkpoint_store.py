@@ -179,9 +179,7 @@ def set_optimiser_state(
             parameter = by_name[name]
             if id(parameter) not in held:
                 continue
-            optimiser.state[parameter][key] = (
-                like(parameter, value) if value.ndim else value.to(parameter.device)  # a fused optimiser counts there
-            )
+            optimiser.state[parameter][key] = like(parameter, value) if value.ndim else value
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

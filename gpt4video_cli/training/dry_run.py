@@ -180,7 +180,7 @@ def step_on_nothing(
         if encoder is not None:
             without_content(encoder)
             features = _features(plan, encoder, len(rows.clips), compute)
-        optimiser = torch.optim.AdamW([p for _, p in model.trained()], fused=True)
+        optimiser = torch.optim.AdamW([p for _, p in model.trained()], foreach=True)
         inputs = Inputs(rows, features)
         for step in range(2):  # the optimiser's memory comes with its first step
             with FlopCounterMode(display=False) as counter:
