@@ -105,7 +105,8 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
             batch_size=recipe.warm_up_batch,
             seed=recipe.seed,
         )
-        for name, options in (("align", recipe.align), ("align_events", recipe.align_events)):
+        rounds = (("align", recipe.align, 0, 0.0), ("align_events", recipe.align_events, recipe.align.steps, 0.35))
+        for name, options, first_step, events in rounds:
             align(
                 abstractor,
                 language_model,
@@ -113,6 +114,8 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
                 known,
                 options,
                 name=name,
+                first_step=first_step,
+                events=events,
                 folder=work,
                 batch_size=recipe.align_batch,
                 seed=recipe.seed,

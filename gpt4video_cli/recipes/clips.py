@@ -79,7 +79,7 @@ def film_scene(path: Path, scene: Scene, rng: random.Random, *, side: int | None
 
 @dataclass(frozen=True)
 class SampledClips:
-    """What the reader sees of n clips of ``source``: ``frames`` uint8 ``[n, T, S, S, 3]``, ``times`` float32
+    """What the reader sees of n clips of one source: ``frames`` uint8 ``[n, T, S, S, 3]``, ``times`` float32
     ``[n, T]``, when they are in the time of the scenes (0-1)."""
 
     frames: NDArray[np.uint8]

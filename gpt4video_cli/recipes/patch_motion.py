@@ -75,7 +75,7 @@ class Labels:
 
 
 def with_neighbours(encoder: VisualEncoder) -> VisualEncoder:
-    """The same encoder with temporal convolutions that change nothing yet in its patches."""
+    """The same encoder with temporal convolutions that add nothing to its patches yet."""
     grown = VisualEncoder(replace(encoder.config, local_temporal=True))
     grown.load_state_dict({**grown.state_dict(), **encoder.state_dict()})
     return grown

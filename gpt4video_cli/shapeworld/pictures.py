@@ -57,8 +57,7 @@ _PALE: dict[str, Box] = {
     "gray": ((0, 360), (0.0, 0.12), (0.23, 0.76)),
     "brown": ((13, 44), (0.2, 0.6), (0.23, 0.58)),
 }
-"""The same for the shades of photographs, which are paler and darker: on frames of real clips, whose greens had
-saturations of 0.15 to 0.4, a model that had seen ``_CLEAR`` alone called most of them gray."""
+"""The same for the shades of photographs, which are paler and darker."""
 
 
 def named(picture: NDArray[np.generic]) -> NDArray[np.int64]:

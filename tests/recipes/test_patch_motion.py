@@ -114,16 +114,16 @@ def test_patches_of_pictures_have_the_colour_that_is_seen() -> None:
     assert set(labels.colour.ravel()) == {UNSURE}
 
 
-def test_temporal_convolutions_change_nothing_before_they_are_trained() -> None:
+def test_temporal_convolutions_add_nothing_before_they_are_trained() -> None:
     torch.manual_seed(0)
     encoder = VisualEncoder(small_encoder_config())
-    clip = torch.randn(1, 4, 3, SIDE, SIDE)
     grown = with_neighbours(encoder)
-    first = encoder.encoder["layers"][0](encoder.pre_layrnorm(encoder.embeddings(clip[0])), 1)  # type: ignore[operator,index]
-    second = grown.encoder["layers"][0].temporal  # type: ignore[union-attr,index]
-    assert first.shape == (4, 101, 128) and not second.up_proj.weight.any() and not second.up_proj.bias.any()
-    one = torch.randn(2, 1, 3, SIDE, SIDE)
-    torch.testing.assert_close(grown(one), encoder(one))
+    frames = encoder.pre_layrnorm(encoder.embeddings(torch.randn(4, 3, SIDE, SIDE)))
+    before, after = (each.encoder["layers"][0] for each in (encoder, grown))  # type: ignore[index]
+    torch.testing.assert_close(after(frames, 4)[:, 1:], before(frames, 1)[:, 1:], rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        after.temporal.up_proj.weight.normal_()
+    assert (after(frames, 4)[:, 1:] - before(frames, 1)[:, 1:]).abs().max() > 0.1
 
 
 def test_clips_are_drawn_once_with_the_times_at_which_they_were_seen(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ from gpt4video_cli.recipes.text_to_video import scene_at as film_scene_at
 from gpt4video_cli.recipes.tokenizer import train_tokenizer
 from gpt4video_cli.shapeworld.dialogues import Dialogue, Turn, watching, watching_two
 from gpt4video_cli.shapeworld.prompts import held_out
-from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_any, sample_scene
+from gpt4video_cli.shapeworld.scene import SHAPES, reversed_scene, sample_any, sample_events, sample_scene
 from gpt4video_cli.shapeworld.wishes import watching_what_was_filmed
 from gpt4video_cli.training.loop import LoopOptions
 
@@ -119,6 +119,14 @@ def test_padding_changes_no_loss(tokenizer: Tokenizer) -> None:
     mean = sum(loss * n for loss, n in alone) / sum(n for _, n in alone)
     torch.testing.assert_close(both, mean)
     assert math.isfinite(both.item())
+
+
+def test_a_round_may_ask_more_about_what_happens_in_order(tokenizer: Tokenizer) -> None:
+    rng = random.Random(0)
+    scenes = [sample_events(rng), *(sample_scene(rng, shapes=1, plain=True) for _ in range(19))]
+    for events, least, most in ((0.0, 0, 25), (0.9, 40, 100)):
+        drawn = draw_dialogues(tokenizer, 100, scenes, 3, random.Random(1), step=LONG_FROM - 1, events=events)
+        assert least <= sum(0 in clips for _, clips in drawn) <= most
 
 
 def test_folded_facts_are_sums_of_their_words_at_their_places(tokenizer: Tokenizer) -> None:
