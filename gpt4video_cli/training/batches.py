@@ -17,7 +17,8 @@ from gpt4video_cli.data.samples import IGNORED
 from gpt4video_cli.training.dialogue_set import ClipUse, TrainingSample
 
 WINDOW = 32
-"""Batches that are drawn together and sorted by length, so that dialogues of like length meet."""
+"""Batches that are drawn together and sorted by length, so that dialogues of like length meet; fewer where an epoch has
+fewer, or a dialogue would meet itself from other epochs."""
 
 
 class Order:
@@ -29,19 +30,21 @@ class Order:
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, bucketing: bool = True) -> None:
         self.size = batch_size
+        self._batches = min(WINDOW, max(len(lengths) // batch_size, 1))
         self._lengths, self._seed, self._bucketing = lengths, seed, bucketing
         self._window: tuple[int, list[list[int]]] = (-1, [])
         self._epoch: tuple[int, list[int]] = (-1, [])
 
     def batch(self, step: int) -> list[int]:
         """Indices of the samples of a step, longest first."""
-        number, place = divmod(step, WINDOW)
+        number, place = divmod(step, self._batches)
         if self._window[0] != number:
             self._window = number, self._cut(number)
         return self._window[1][place]
 
     def _cut(self, number: int) -> list[list[int]]:
-        first, count = number * WINDOW * self.size, WINDOW * self.size
+        count = self._batches * self.size
+        first = number * count
         drawn = [self._at(first + i) for i in range(count)]
         if self._bucketing:
             drawn.sort(key=self._rank)

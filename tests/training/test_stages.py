@@ -230,13 +230,25 @@ def test_samples_share_rows_where_that_is_less_work() -> None:
 def test_each_epoch_sees_each_sample_once_in_batches_of_like_length(samples: list[TrainingSample]) -> None:
     lengths = [len(s.ids) for s in samples]
     order = Order(lengths, batch_size=4, seed=3)
-    drawn = [order.batch(step) for step in range(2 * WINDOW)]
+    steps = WINDOW * min(WINDOW, len(samples) // 4)  # whole windows
+    drawn = [order.batch(step) for step in range(steps)]
     seen = Counter(i for batch in drawn for i in batch)
-    total = 2 * WINDOW * 4
+    total = steps * 4
     assert set(seen.values()) <= {total // len(samples), -(-total // len(samples))}
     assert all(lengths[a] >= lengths[b] for batch in drawn for a, b in pairwise(batch))
     assert Order(lengths, batch_size=4, seed=3).batch(40) == drawn[40]  # without those before it
     assert Order(lengths, batch_size=4, seed=4).batch(0) != drawn[0]
+
+
+@pytest.mark.parametrize(("count", "size"), ((24, 4), (25, 4), (7, 8), (3, 8), (130, 4)))
+def test_a_dialogue_does_not_meet_itself_where_there_are_few(count: int, size: int) -> None:
+    order = Order([10 + i for i in range(count)], batch_size=size, seed=0)
+    epochs = 1 + -(-size // count)  # that a batch can reach into
+    batches = [order.batch(step) for step in range(4 * count)]
+    assert all(len(batch) == size for batch in batches)
+    assert all(batch.count(index) <= epochs for batch in batches for index in batch)
+    if count % size == 0:  # windows end with epochs
+        assert all(len(set(batch)) == size for batch in batches)
 
 
 def test_processes_share_a_batch_evenly_and_nothing_is_lost() -> None:
