@@ -62,7 +62,8 @@ class Tally:
             return {"right": 0, "asked": 0}
         n, p, z = self.asked, self.right / self.asked, 1.96
         middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+        # Of none or all, rounding can put an end just below 0 or above 1, which prints as -0.00.
+        low, high = max((middle - half) / (1 + z * z / n), 0.0), min((middle + half) / (1 + z * z / n), 1.0)
         return {"right": self.right, "asked": n, "accuracy": round(p, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
