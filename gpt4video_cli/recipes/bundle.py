@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from gpt4video_cli.model.abstractor import Abstractor, AbstractorConfig, save_abstractor
 from gpt4video_cli.model.visual_encoder import VisualEncoder, load_visual_encoder, save_visual_encoder
 from gpt4video_cli.recipes.align import align, precompute_features
-from gpt4video_cli.recipes.clips import KnownClips, SampledClips, sampled_clips
+from gpt4video_cli.recipes.clips import SOURCES, KnownClips, SampledClips, sampled_clips
 from gpt4video_cli.recipes.closure import say
 from gpt4video_cli.recipes.contrastive import SIDE, retrieval, small_encoder_config, train_contrastive
 from gpt4video_cli.recipes.fact_slots import prefer_times, warm_up
@@ -65,6 +65,7 @@ class Recipe:
     clips: int = 14_000
     events: int = 7_000
     pictures: int = 9_000
+    monochrome: int = 3_000
     """How many clips of each of ``clips.SOURCES``."""
     motion: LoopOptions = LoopOptions(steps=700, learning_rate=1e-3, warm_up=40, muon_rate=3e-3)
     camera: LoopOptions = LoopOptions(steps=400, learning_rate=1e-3, warm_up=20, muon_rate=3e-3)
@@ -88,7 +89,8 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(work, recipe)
     clips = _sampled_clips(work, recipe)
-    encoder = _encoder(tokenizer, clips, work, recipe)
+    # Without the black-and-white ones, whose grays patches tell as well.
+    encoder = _encoder(tokenizer, clips[:3], work, recipe)
     language_model = _language_model(tokenizer, work, recipe)
     if not (work / "abstractor.safetensors").exists():
         torch.manual_seed(recipe.seed)
@@ -206,17 +208,16 @@ def _language_model(tokenizer: Tokenizer, work: Path, recipe: Recipe) -> Any:
 
 
 def _sampled_clips(work: Path, recipe: Recipe) -> list[SampledClips]:
-    counts = {"clips": recipe.clips, "events": recipe.events, "pictures": recipe.pictures}
     return [
         sampled_clips(
             source,
-            count,
+            getattr(recipe, source),
             frames=recipe.frames,
             side=SIDE,
             seed=recipe.seed,
-            cache=work / f"clips_{source}_{count}",
+            cache=work / f"clips_{source}_{getattr(recipe, source)}",
         )
-        for source, count in counts.items()
+        for source in SOURCES
     ]
 
 
@@ -271,8 +272,8 @@ def bundle_card(recipe: Recipe) -> Card:
             "Trained from nothing by this project (gpt4video train --recipe bundle, seed "
             f"{recipe.seed}): a CLIP of {recipe.contrastive_pool} rendered frames whose patches then learned what "
             "moves, comes and goes in clips, a LLaMA pretrained on described clips and on requests, stage 1 on "
-            f"{recipe.clips + recipe.events + recipe.pictures} rendered clips after a warm start in which each video "
-            "token learns to stand for one fact, stage 2 on text with a LoRA adapter."
+            f"{sum(getattr(recipe, source) for source in SOURCES)} rendered clips after a warm start in which each "
+            "video token learns to stand for one fact, stage 2 on text with a LoRA adapter."
         ),
         citation="GPT4Video, arXiv 2311.16511 (method); this project (weights)",
         limits=(

@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4video_cli.shapeworld.render import render_clip
-from gpt4video_cli.shapeworld.scene import Scene, reversed_scene, sample_events, sample_picture, sample_scene
+from gpt4video_cli.shapeworld.scene import (
+    Scene,
+    reversed_scene,
+    sample_events,
+    sample_monochrome,
+    sample_picture,
+    sample_scene,
+)
 from gpt4video_cli.video.decode import read_clip
 from gpt4video_cli.video.preprocess import PreprocessConfig, resize_and_crop
 from gpt4video_cli.video.sampling import SamplingPlan
@@ -33,8 +40,10 @@ SOURCES: dict[str, Callable[[random.Random], Scene]] = {
     "clips": sample_scene,
     "events": sample_events,
     "pictures": sample_picture,
+    "monochrome": sample_monochrome,
 }
-"""What training clips are drawn by: ordinary scenes, things that happen in order, and pictures without objects."""
+"""What training clips are drawn by: ordinary scenes, things that happen in order, pictures without objects, in
+colours and in black and white."""
 PIECE = 250
 """Clips that a process draws before it takes more."""
 
@@ -97,9 +106,10 @@ def sampled_clips(source: str, count: int, *, frames: int, side: int, seed: int,
         np.lib.format.open_memmap(partial / names[0], mode="w+", dtype=np.uint8, shape=shape)
         np.lib.format.open_memmap(partial / names[1], mode="w+", dtype=np.float32, shape=shape[:2])
         started, done = time.monotonic(), 0
+        pieces = [range(first, min(first + PIECE, count)) for first in range(0, count, PIECE)]
         # Not forked: a fork of a process in which torch has threads may hang.
-        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-            pieces = [range(first, min(first + PIECE, count)) for first in range(0, count, PIECE)]
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, len(pieces)), spawned) as pool:
             for drawn in pool.map(partial_of(_draw_piece, source, seed, partial), pieces):
                 done += drawn
                 print(f"{source} {done}/{count} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 """Lowest and highest hue in degrees, saturation and value (0-1)."""
 
 PICTURE_COLOURS = (*COLOURS, *PLAIN_BACKGROUNDS)
+UNCOLOURED = ("white", "black", "gray")
 MOST = 0.5
 """Share of a picture that its dominant colour covers at least; no other colour covers more than half of that."""
 PALE_SHARE = 0.6
@@ -58,6 +59,9 @@ _PALE: dict[str, Box] = {
     "brown": ((13, 44), (0.2, 0.6), (0.23, 0.58)),
 }
 """The same for the shades of photographs, which are paler and darker."""
+
+_TINTED: dict[str, Box] = {name: ((0, 360), (0.0, 0.1), _PALE[name][2]) for name in UNCOLOURED}
+"""The same for pictures in black and white."""
 
 
 def named(picture: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -101,10 +105,14 @@ def dominant_colour(picture: NDArray[np.generic]) -> str:
     return PICTURE_COLOURS[first] if counts[first] >= MOST and counts[second] <= counts[first] / 2 else ""
 
 
-def picture_of(seed: int, side: int, dominant: str) -> Picture:
-    """A picture of ``side`` x ``side`` pixels, the same for the same arguments; with "" no colour has most of it."""
+def picture_of(seed: int, side: int, dominant: str, *, monochrome: bool = False) -> Picture:
+    """A picture of ``side`` x ``side`` pixels, the same for the same arguments; with "" no colour has most of it.
+
+    monochrome: in black and white, more or less tinted. Its grounds are often fine-grained or covered with stones and
+    straws, so that what shows no colours is not taken for one of ShapeWorld's gray backgrounds.
+    """
     rng = np.random.default_rng(seed)
-    others = [name for name in PICTURE_COLOURS if name != dominant]
+    others = [name for name in (UNCOLOURED if monochrome else PICTURE_COLOURS) if name != dominant]
     border = relief(rng, side)
     if rng.random() < 0.5:  # a horizon
         angle = rng.choice((0.0, math.pi)) + rng.normal(0, 0.15)
@@ -117,22 +125,28 @@ def picture_of(seed: int, side: int, dominant: str) -> Picture:
         limits = np.quantile(border, [rng.uniform(0.28, 0.36), rng.uniform(0.62, 0.7)])
         grounds = [str(name) for name in rng.choice(others, 3, replace=False)]
     place = np.searchsorted(limits, border)
-    shades = _PALE if rng.random() < PALE_SHARE else _CLEAR
+    shades = _TINTED if monochrome else _PALE if rng.random() < PALE_SHARE else _CLEAR
     picture = np.zeros((side, side, 3), np.float32)
     for number, name in enumerate(grounds):
-        picture = np.where((place == number)[..., None], _ground(rng, side, shades[name]), picture)
+        finer = int(rng.choice((1, 1, 4, 8, 12))) if monochrome else 1
+        picture = np.where((place == number)[..., None], _ground(rng, side, shades[name], finer), picture)
     canvas = Image.fromarray(picture.astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    if monochrome and rng.random() < 0.5:
+        cover = [*[shades[name] for name in grounds], *[shades[grounds[0]]] * (9 if dominant else 0)]
+        _draw_things(draw, rng, side, cover, int(rng.integers(100, 2000)), rng.uniform(0.15, 0.6))
     things = [*grounds, *(str(n) for n in rng.choice(others, 2))]
-    _draw_things(ImageDraw.Draw(canvas), rng, side, [shades[name] for name in things])
+    _draw_things(draw, rng, side, [shades[name] for name in things], int(rng.integers(3, 14)))
     grain = rng.normal(0, rng.uniform(0, 8), (side, side, 1)).astype(np.float32)
     return np.clip(np.asarray(canvas, np.float32) + grain, 0, 255)
 
 
-def relief(rng: np.random.Generator, side: int) -> Picture:
-    """Uneven heights ``[side, side]``, 0-1: noise in octaves, the finer the flatter, as in nature."""
+def relief(rng: np.random.Generator, side: int, finer: int = 1) -> Picture:
+    """Uneven heights ``[side, side]``, 0-1: noise in octaves, the finer the flatter, as in nature. ``finer``: as
+    many times finer than usual."""
     total = np.zeros((side, side), np.float32)
     fall = rng.uniform(0.25, 0.8)
-    start = int(rng.integers(2, 6))
+    start = int(rng.integers(2, 6)) * finer
     for octave in range(6):
         cells = min(start * 2**octave, side)
         coarse = rng.random((cells + 2, cells + 2)).astype(np.float32)
@@ -142,35 +156,37 @@ def relief(rng: np.random.Generator, side: int) -> Picture:
     return (total - low) / (high - low)
 
 
-def _ground(rng: np.random.Generator, side: int, shades: Box) -> Picture:
+def _ground(rng: np.random.Generator, side: int, shades: Box, finer: int) -> Picture:
     """Shades of one colour over a relief: from rugged to almost even, some like a sky paler towards one end."""
     (h0, h1), (s0, s1), (v0, v1) = shades
     low = rng.uniform(v0, v1)
     high = low + rng.uniform(0.1, 1) * (rng.choice((v0, v1)) - low)
     ends = np.array([_rgb(rng.uniform(h0, h1), rng.uniform(s0, s1), value) for value in (low, high)])
-    height = relief(rng, side)[..., None]
+    height = relief(rng, side, finer)[..., None]
     if rng.random() < 0.4:
         slope = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
         height = slope + rng.uniform(0, 0.3) * (height - slope)
     return (ends[0] * (1 - height) + ends[1] * height).astype(np.float32)
 
 
-def _draw_things(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, shades: list[Box]) -> None:
-    """Branches and stones, small enough to leave the dominant colour what it is."""
-    for _ in range(int(rng.integers(3, 14))):
+def _draw_things(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, shades: list[Box], count: int, scale: float = 1.0
+) -> None:
+    """Branches and stones, a few of them small enough to leave the dominant colour what it is."""
+    for _ in range(count):
         (h0, h1), (s0, s1), (v0, v1) = shades[int(rng.integers(len(shades)))]
         colour = tuple(int(c) for c in _rgb(rng.uniform(h0, h1), rng.uniform(s0, s1), rng.uniform(v0, v1)))
         x, y = rng.uniform(0, side, 2)
         if rng.random() < 0.5:
-            length, angle = rng.uniform(0.05, 0.4) * side, rng.uniform(0, 2 * math.pi)
+            length, angle = rng.uniform(0.05, 0.4) * side * scale, rng.uniform(0, 2 * math.pi)
             end = (x + length * math.cos(angle), y + length * math.sin(angle))
             draw.line([(x, y), end], fill=colour, width=int(rng.integers(1, max(side // 40, 2))))
         elif rng.random() < 0.4:
-            wide, high = rng.uniform(0.01, 0.08, 2) * side
+            wide, high = rng.uniform(0.01, 0.08, 2) * side * scale
             draw.ellipse([x - wide, y - high, x + wide, y + high], fill=colour)
         else:
             corners = int(rng.integers(5, 10))
-            radius = rng.uniform(0.01, 0.05) * side
+            radius = rng.uniform(0.01, 0.05) * side * scale
             at = np.sort(rng.uniform(0, 2 * math.pi, corners))
             far = radius * rng.uniform(0.5, 1.3, corners)
             points = [(x + d * math.cos(a), y + d * math.sin(a)) for a, d in zip(at, far, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4video_cli.shapeworld.pictures import picture_of
-from gpt4video_cli.shapeworld.scene import COLOURS, PICTURE, PLAIN_BACKGROUNDS, Scene, Shape
+from gpt4video_cli.shapeworld.scene import COLOURS, MONOCHROME, PICTURE, PLAIN_BACKGROUNDS, Scene, Shape
 
 Frame = NDArray[np.float32]
 
@@ -174,8 +174,9 @@ def render_frames(
     to go; without it, the scene's own background.
     """
     if world is None:
-        if scene.background == PICTURE:
-            world = picture_of(scene.texture_seed, side * 2, scene.dominant)
+        if scene.background in (PICTURE, MONOCHROME):
+            monochrome = scene.background == MONOCHROME
+            world = picture_of(scene.texture_seed, side * 2, scene.dominant, monochrome=monochrome)
         else:
             world = texture(scene.background, scene.texture_seed, side * 2)
     frames = np.empty((len(times), side, side, 3), np.uint8)

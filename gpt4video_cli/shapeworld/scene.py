@@ -43,6 +43,8 @@ ORDERED_APART = 0.2
 """What appears or disappears so much later than another does so after it, to the eye; a fraction of the clip."""
 PICTURE = "picture"
 """Background of clips that show no objects but look like a photograph (``pictures.py``)."""
+MONOCHROME = "monochrome"
+"""The same in white, grays and black alone."""
 REVERSED_MOTION = {
     "left": "right",
     "right": "left",
@@ -238,6 +240,12 @@ def sample_picture(rng: random.Random) -> Scene:
         travel=rng.uniform(0.25, 0.5),
         dominant=rng.choice((*COLOURS, *PLAIN_BACKGROUNDS, "", "", "")),
     )
+
+
+def sample_monochrome(rng: random.Random) -> Scene:
+    """Draw a clip that looks like a black-and-white photograph, mostly gray."""
+    dominant = rng.choice(("gray", "gray", "gray", "white", "black", ""))
+    return replace(sample_picture(rng), background=MONOCHROME, dominant=dominant)
 
 
 def sample_any(rng: random.Random) -> Scene:

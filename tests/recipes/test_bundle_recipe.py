@@ -42,6 +42,7 @@ def test_from_nothing_to_a_model_that_chats(tmp_path: Path, monkeypatch: pytest.
         clips=6,
         events=2,
         pictures=2,
+        monochrome=2,
         warm_up=two,
         warm_up_batch=2,
         align=two,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from gpt4video_cli.shapeworld.pictures import PICTURE_COLOURS, dominant_colour, named, picture_of
+from gpt4video_cli.shapeworld.pictures import PICTURE_COLOURS, UNCOLOURED, dominant_colour, named, picture_of
 from gpt4video_cli.shapeworld.render import render_frames
-from gpt4video_cli.shapeworld.scene import COLOURS, PICTURE, PLAIN_BACKGROUNDS, Scene
+from gpt4video_cli.shapeworld.scene import COLOURS, PICTURE, PLAIN_BACKGROUNDS, Scene, sample_monochrome
 
 
 def test_colours_have_the_names_that_shapeworld_gives_them() -> None:
@@ -48,6 +51,17 @@ def test_drawn_pictures_have_the_main_colour_that_was_asked_for(name: str) -> No
         assert dominant_colour(picture) == name
     assert np.array_equal(picture_of(3, 64, name), picture_of(3, 64, name))
     assert not np.array_equal(picture_of(3, 64, name), picture_of(4, 64, name))
+
+
+@pytest.mark.parametrize("name", (*UNCOLOURED, ""))
+def test_pictures_in_black_and_white_have_no_colours(name: str) -> None:
+    for seed in range(8):
+        picture = picture_of(seed, 128, name, monochrome=True)
+        assert dominant_colour(picture) == name
+        coloured = ~np.isin(named(picture), [PICTURE_COLOURS.index(each) for each in UNCOLOURED])
+        assert coloured.mean() < 0.001
+    scene = sample_monochrome(random.Random(name))
+    assert not np.isin(named(render_frames(replace(scene, dominant=name), [0.5])[0]), range(len(COLOURS))).any()
 
 
 def test_a_camera_moves_over_a_picture_of_ones_own() -> None:

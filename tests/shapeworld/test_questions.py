@@ -25,6 +25,7 @@ from gpt4video_cli.shapeworld.scene import (
     reversed_scene,
     sample_any,
     sample_events,
+    sample_monochrome,
     sample_picture,
     sample_scene,
 )
@@ -124,8 +125,8 @@ def test_what_happens_first_and_last() -> None:
 def test_pictures_without_objects_are_asked_for_camera_fade_and_main_colour() -> None:
     rng = random.Random(5)
     seen = set()
-    for _ in range(300):
-        scene = sample_picture(rng)
+    for index in range(400):
+        scene = sample_monochrome(rng) if index % 4 == 0 else sample_picture(rng)
         seen |= {scene.camera, f"fade {scene.fade}", scene.dominant}
         question = ask(scene, "dominant", rng)
         assert (question is not None) == bool(scene.dominant)
