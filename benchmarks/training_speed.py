@@ -25,10 +25,11 @@ from benchmarks.sized_model import SIZES, write_clip_dialogues, write_sized_mode
 
 @dataclass(frozen=True)
 class Load:
-    """Optimiser steps of a run, dialogues in each, and clips that there are."""
+    """Optimiser steps of a run, dialogues in each, what matrix products are computed in, and clips that there are."""
 
     steps: int
     batch: int
+    precision: str = "float32"
 
     @property
     def clips(self) -> int:
@@ -41,7 +42,7 @@ def train(model: Path, data: Path, folder: Path, load: Load, *words: str, bucket
     arguments = ["train", "--data", str(data), "--model", str(model), "--output", str(folder), "--device", "cpu"]
     arguments += f"--batch-size {load.batch} --max-steps {load.steps} --evaluate-every 10000 --quiet".split()
     log = folder.with_suffix(".toml")
-    settings = f"log_every = 1\nprompts = 0\nbucketing = {str(bucketing).lower()}\n"
+    settings = f'log_every = 1\nprompts = 0\nbucketing = {str(bucketing).lower()}\nprecision = "{load.precision}"\n'
     log.write_text(settings + ("lora_dropout = 0.0\n" if "2" in words else ""))
     run([sys.executable, "-m", "gpt4video_cli", *arguments, "--config", str(log), *words])
     records = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()][4:-1]
@@ -119,16 +120,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=24, help="of a run; the first four are not counted")
     parser.add_argument("--batch", type=int, default=8, help="dialogues in a step")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
     options = parser.parse_args()
+    if options.what == "trainer" and options.precision != "float32":
+        parser.error("Trainer runs in float32 here")
+    load = Load(options.steps, options.batch, options.precision)
     rounds = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = write_sized_model(folder / "model", SIZES[options.size])
         for number in range(options.rounds):
-            rounds.append(globals()[options.what](model, folder, number, Load(options.steps, options.batch)))
+            rounds.append(globals()[options.what](model, folder, number, load))
             print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     report = Report("training_speed")
-    case = f"{options.what}, {options.size}"
+    case = f"{options.what}, {options.size}, {options.batch} at once, {options.precision}"
     ours, *others = rounds[0]
     for way in (ours, *others):
         figures = {f"{key}/s": spread([one[way][key] for one in rounds]) for key in ("steps", "samples", "tokens")}
