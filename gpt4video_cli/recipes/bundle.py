@@ -89,7 +89,7 @@ def make_bundle(output: Path, work: Path, recipe: Recipe) -> None:
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(work, recipe)
     clips = _sampled_clips(work, recipe)
-    # Without the black-and-white ones, whose grays patches tell as well.
+    # Without those in black and white: only the abstractor took what they show for gray backgrounds.
     encoder = _encoder(tokenizer, clips[:3], work, recipe)
     language_model = _language_model(tokenizer, work, recipe)
     if not (work / "abstractor.safetensors").exists():

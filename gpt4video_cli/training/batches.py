@@ -30,20 +30,21 @@ class Order:
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, bucketing: bool = True) -> None:
         self.size = batch_size
-        self._batches = min(WINDOW, max(len(lengths) // batch_size, 1))
+        self.together = min(WINDOW, max(len(lengths) // batch_size, 1))
+        """Batches that are drawn together."""
         self._lengths, self._seed, self._bucketing = lengths, seed, bucketing
         self._window: tuple[int, list[list[int]]] = (-1, [])
         self._epoch: tuple[int, list[int]] = (-1, [])
 
     def batch(self, step: int) -> list[int]:
         """Indices of the samples of a step, longest first."""
-        number, place = divmod(step, self._batches)
+        number, place = divmod(step, self.together)
         if self._window[0] != number:
             self._window = number, self._cut(number)
         return self._window[1][place]
 
     def _cut(self, number: int) -> list[list[int]]:
-        count = self._batches * self.size
+        count = self.together * self.size
         first = number * count
         drawn = [self._at(first + i) for i in range(count)]
         if self._bucketing:

@@ -19,7 +19,7 @@ import torch
 from gpt4video_cli.data.layout import Layout
 from gpt4video_cli.errors import Gpt4VideoError, InputError, UsageError
 from gpt4video_cli.model.checkpoint import load_model
-from gpt4video_cli.training.batches import Order
+from gpt4video_cli.training.batches import WINDOW, Order
 from gpt4video_cli.training.clip_features import ClipFeatures, default_folder
 from gpt4video_cli.training.cluster import Accelerated, Cluster, whole
 from gpt4video_cli.training.dialogue_set import DialogueSet, TrainingSample, read_training_data
@@ -152,14 +152,14 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
             gradient_checkpointing=settings.gradient_checkpointing,
             seed=settings.seed,
         )
-        samples = plan.training.samples
+        samples, order = plan.training.samples, make_order(plan)
         task = stack.enter_context(
             StageTask(
                 model,
                 cluster.wrap(model, shard=settings.shard, units=list(model.llama().model.layers)),
                 samples,
                 plan.validation,
-                make_order(plan),
+                order,
                 settings,
                 cluster,
                 features,
@@ -171,6 +171,8 @@ def train_stage(settings: Settings, *, resume: bool = False, told: Told | None =
         )
         base = part_hashes(plan.folder)
         identity = {**settings.deciding(), "model": plan.card.name, "weights": base, "compute": str(compute)}
+        if order.together < WINDOW:  # runs from before small sets had a window of their own would get other batches
+            identity["window of batches"] = order.together
         with _in_one_line(output):
             run_task(
                 task,

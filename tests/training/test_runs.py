@@ -254,6 +254,14 @@ def test_a_dialogue_longer_than_the_context_is_named(settings: Make, told: Path,
         make_plan(settings(2, data=(str(write(tmp_path / "long.jsonl", [line])),)))
 
 
+def test_a_run_that_had_other_batches_is_not_resumed(settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:  # small training sets had no window of their own
+        before.setattr("gpt4video_cli.training.stage_run.WINDOW", 0)
+        train_stage(settings(2))
+    with pytest.raises(Gpt4VideoError, match=r"made with other options \(window of batches: None, now \d+\)"):
+        train_stage(settings(2), resume=True)
+
+
 def test_a_folder_that_is_taken_is_left_alone(settings: Make, tmp_path: Path, told: Path) -> None:
     first = settings(2)
     train_stage(first)
